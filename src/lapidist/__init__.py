@@ -1,0 +1,1 @@
+"""Lapidist cuts large language models to fit the hardware that serves them."""

@@ -1,0 +1,1 @@
+"""When it runs: requests, scheduler, paged KV cache, sampler."""

@@ -1,0 +1,1 @@
+"""What serving delivers and what a cut costs, measured."""

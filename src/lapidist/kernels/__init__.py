@@ -1,0 +1,1 @@
+"""How one operator runs: the reference and the fast paths."""

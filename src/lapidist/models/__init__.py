@@ -1,0 +1,1 @@
+"""What is computed: configurations, the decoder family, weights, tokenizer."""

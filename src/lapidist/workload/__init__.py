@@ -1,0 +1,1 @@
+"""The language every other room speaks: operators, steps, request traces, lowering."""
