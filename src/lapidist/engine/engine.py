@@ -1,0 +1,339 @@
+"""The engine: requests in, tokens out, one step at a time."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NotRequired, TypedDict
+
+import torch
+
+from lapidist.engine.errors import InvalidRequestError
+from lapidist.engine.memory import plan_kv_cache
+from lapidist.engine.outputs import RequestMetrics, TokenLogprobs
+from lapidist.engine.page_pool import PagePool
+from lapidist.engine.recorder import StepRecorder
+from lapidist.engine.request import Completion, Request, describe_logprobs
+from lapidist.engine.runner import Runner, StepResult
+from lapidist.engine.sampler import SampledToken, Sampler, SequenceSampling, token_logprobs, validate_against_vocabulary
+from lapidist.engine.sampling_params import SamplingParams
+from lapidist.engine.scheduler import ScheduledStep, Scheduler
+from lapidist.engine.sequence import Sequence
+from lapidist.engine.structured_output import GrammarCompiler
+from lapidist.models.generation_config import load_generation_defaults
+from lapidist.models.load import load_decoder, resolve_dtype
+from lapidist.models.tokenizer import Tokenizer
+
+
+class TextPrompt(TypedDict):
+    prompt: str
+
+
+class TokensPrompt(TypedDict):
+    prompt_token_ids: list[int]
+    prompt: NotRequired[str]  # only echoed back
+
+
+Prompt = str | TextPrompt | TokensPrompt
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """How the engine runs a model.
+
+    Parameters
+    ----------
+    model : directory of a Hugging Face checkpoint.
+    dtype : "auto" (the checkpoint's), "float32", "bfloat16" or "float16".
+    device : "cpu", "cuda" or "cuda:N".
+    max_model_len : prompt and generated tokens at most; None is the model's context, as far as the KV cache holds it.
+    kv_cache_bytes : size of the KV cache; None takes what full batches can use, at most a quarter of free memory.
+    page_size : tokens per KV page.
+    max_num_seqs : sequences that run at once.
+    max_num_batched_tokens : tokens computed per step; longer prompts are cut into chunks.
+    enable_prefix_caching : reuse the KV pages of equal prefixes.
+    seed : of the random stream that requests without their own seed draw from.
+    record : file that gets one JSON line per step (``lapidist.workload.Step``).
+    """
+
+    model: str | Path
+    dtype: str | torch.dtype = "auto"
+    device: str = "cpu"
+    max_model_len: int | None = None
+    kv_cache_bytes: int | None = None
+    page_size: int = 16
+    max_num_seqs: int = 64
+    max_num_batched_tokens: int = 512
+    enable_prefix_caching: bool = True
+    seed: int = 0
+    record: str | Path | None = None
+
+
+@dataclass(frozen=True)
+class EngineStats:
+    """Counters since the start and gauges of this moment. ``pages_used`` counts pages that a sequence refers to."""
+
+    running: int
+    waiting: int
+    pages_total: int
+    pages_used: int
+    prefix_queried_tokens: int
+    prefix_hit_tokens: int
+    preemptions: int
+    prompt_tokens: int
+    generated_tokens: int
+    steps: int
+
+
+class Engine:
+    """Continuous batching over one decoder. Not thread-safe: one caller drives it.
+
+    Raises
+    ------
+    CheckpointError : the model cannot be loaded; one sentence naming file and key.
+    ValueError : the options contradict each other or the machine's memory.
+    """
+
+    def __init__(self, config: EngineConfig) -> None:
+        self.decoder = load_decoder(Path(config.model), resolve_dtype(config.dtype), config.device)
+        self.config = self.decoder.config
+        self.tokenizer = Tokenizer.from_directory(Path(config.model))
+        self.generation_defaults = load_generation_defaults(Path(config.model))
+        self.eos_token_ids = frozenset(self.generation_defaults.eos_token_ids)
+        plan = plan_kv_cache(
+            self.config,
+            self.decoder.dtype,
+            self.decoder.device,
+            max_model_len=config.max_model_len,
+            kv_cache_bytes=config.kv_cache_bytes,
+            page_size=config.page_size,
+            max_num_seqs=config.max_num_seqs,
+        )
+        self.max_model_len = plan.max_model_len
+        self.runner = Runner(self.decoder, plan.num_pages, config.page_size)
+        self.pool = PagePool(plan.num_pages, config.page_size)
+        self.scheduler = Scheduler(
+            self.pool, config.max_num_seqs, config.max_num_batched_tokens, config.enable_prefix_caching
+        )
+        self._sampler = Sampler(config.seed)
+        self._grammars = GrammarCompiler(self.tokenizer, self.config.vocab_size, self.eos_token_ids)
+        self._recorder = StepRecorder(Path(config.record)) if config.record is not None else None
+        self._requests: dict[str, Request] = {}
+        self._completions: dict[Sequence, tuple[Request, Completion]] = {}
+        self._prompt_tokens = self._generated_tokens = self._steps = 0
+
+    # -- requests ------------------------------------------------------------------------------------------------
+
+    def prepare(self, request_id: str, prompt: Prompt, params: SamplingParams) -> Request:
+        """Make a request of a prompt: tokenize, validate, compile its grammar. Touches nothing that ``step`` uses,
+        so that another thread may call it while the engine steps.
+
+        Raises
+        ------
+        InvalidRequestError : the request can never be served.
+        """
+        text, prompt_token_ids = self._encode(prompt)
+        validate_against_vocabulary(params, self.config.vocab_size)
+        room = self.max_model_len - len(prompt_token_ids)
+        if room < 1:
+            raise InvalidRequestError(
+                f"the prompt has {len(prompt_token_ids)} tokens; with at least one generated token it exceeds "
+                f"the maximum length of {self.max_model_len} tokens"
+            )
+        max_length = len(prompt_token_ids) + min(room, params.max_tokens or room)
+        completions = [self._completion(i, prompt_token_ids, max_length, params) for i in range(params.n)]
+        return Request(
+            request_id,
+            text,
+            prompt_token_ids,
+            params,
+            completions,
+            RequestMetrics(arrival_time=time.monotonic()),
+            prompt_logprobs=None if params.prompt_logprobs is None else [None],
+            unforked=completions[:0:-1],
+        )
+
+    def add(self, request: Request) -> None:
+        """Queue a prepared request.
+
+        Raises
+        ------
+        InvalidRequestError : its id is in use.
+        """
+        if request.request_id in self._requests:
+            raise InvalidRequestError(f"request id {request.request_id!r} is already in use")
+        self._requests[request.request_id] = request
+        for completion in request.completions:
+            self._completions[completion.sequence] = (request, completion)
+        self._prompt_tokens += len(request.prompt_token_ids)
+        self.scheduler.add(request.completions[0].sequence)
+
+    def abort_request(self, request_id: str) -> Request | None:
+        """End a request and free its pages at once; None if it is not (or no longer) known."""
+        request = self._requests.get(request_id)
+        if request is not None:
+            for completion in request.completions:
+                completion.abort()
+                self._retire(completion)
+            self._close(request)
+        return request
+
+    def has_work(self) -> bool:
+        return self.scheduler.has_work()
+
+    def stats(self) -> EngineStats:
+        return EngineStats(
+            running=len(self.scheduler.running),
+            waiting=len(self.scheduler.waiting),
+            pages_total=self.pool.num_pages,
+            pages_used=self.pool.num_held,
+            prefix_queried_tokens=self.scheduler.prefix_queried_tokens,
+            prefix_hit_tokens=self.scheduler.prefix_hit_tokens,
+            preemptions=self.scheduler.num_preemptions,
+            prompt_tokens=self._prompt_tokens,
+            generated_tokens=self._generated_tokens,
+            steps=self._steps,
+        )
+
+    def default_sampling_params(self) -> SamplingParams:
+        """What the checkpoint's ``generation_config.json`` recommends."""
+        return sampling_defaults(self.generation_defaults)
+
+    def chat_prompt(self, messages: list[dict[str, Any]], **variables: Any) -> TokensPrompt:
+        """The prompt that the checkpoint's chat template makes of a conversation.
+
+        Raises
+        ------
+        ChatTemplateError : the checkpoint has no chat template, or it refuses the messages.
+        """
+        text = self.tokenizer.apply_chat_template(messages, **variables)
+        # The template has written the special tokens itself.
+        return {"prompt": text, "prompt_token_ids": self.tokenizer.encode(text, add_special_tokens=False)}
+
+    def close(self) -> None:
+        """Flush the step recording."""
+        if self._recorder is not None:
+            self._recorder.close()
+
+    # -- one step ------------------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def step(self) -> list[Request]:
+        """Run one forward pass; returns the requests that got a token or finished, each once."""
+        start = time.monotonic()
+        step = self.scheduler.schedule()
+        for entry in step.scheduled:
+            metrics = self._completions[entry.sequence][0].metrics
+            if metrics.first_scheduled_time is None:
+                metrics.first_scheduled_time = start
+        result = self.runner.run(step)
+        prompt_rows = self._collect_prompt_logprobs(step, result)
+        entries = result.sampling_entries
+        sampled = self._sample(result)
+        self.scheduler.complete(step)
+        now = time.monotonic()
+        changed: dict[str, Request] = {}
+        for entry, token in zip(entries, sampled, strict=True):
+            request, completion = self._completions[entry.sequence]
+            changed[request.request_id] = request
+            if token.error is not None:
+                completion.fail(token.error)
+            else:
+                completion.append(token)
+                self._generated_tokens += 1
+            if request.metrics.first_token_time is None:
+                request.metrics.first_token_time = now
+            self._fork(request)
+            if completion.finished:
+                self._retire(completion)
+                if request.finished:
+                    self._close(request)
+        self._steps += 1
+        if self._recorder is not None:
+            self._recorder.write(step.workload(prompt_rows, time.monotonic() - start))
+        return list(changed.values())
+
+    def _sample(self, result: StepResult) -> list[SampledToken]:
+        completions = [self._completions[entry.sequence][1] for entry in result.sampling_entries]
+        if not completions:
+            return []
+        return self._sampler.sample(
+            result.sampling_logits(),
+            [completion.sampling for completion in completions],
+            [completion.grammar for completion in completions],
+        )
+
+    def _collect_prompt_logprobs(self, step: ScheduledStep, result: StepResult) -> int:
+        """Fill in the prompt log-probabilities that this step can tell; returns how many logit rows that took."""
+        rows = 0
+        for index, entry in enumerate(step.scheduled):
+            request, completion = self._completions[entry.sequence]
+            known = request.prompt_logprobs
+            # After a preemption the prompt is computed again; what is known already is kept.
+            if known is None or completion.index > 0 or len(known) >= min(entry.end + 1, completion.sequence.prompt_length):
+                continue
+            for part in result.prompt_logits(index):
+                rows += len(part.logits)
+                chosen = request.prompt_token_ids[part.first : part.first + len(part.logits)]
+                found = token_logprobs(part.logits, chosen, request.params.prompt_logprobs)
+                new = [describe_logprobs(row, self.tokenizer) for row in found]
+                known += new[len(known) - part.first :]
+        return rows
+
+    def _fork(self, request: Request) -> None:
+        """Queue the other completions of a request whose prompt is now in the prefix cache."""
+        while request.unforked:
+            self.scheduler.add(request.unforked.pop().sequence, front=True)
+
+    def _retire(self, completion: Completion) -> None:
+        self.scheduler.remove(completion.sequence)
+        self._completions.pop(completion.sequence, None)
+
+    def _close(self, request: Request) -> None:
+        request.metrics.finished_time = time.monotonic()
+        del self._requests[request.request_id]
+
+    # -- pieces of prepare ---------------------------------------------------------------------------------------
+
+    def _encode(self, prompt: Prompt) -> tuple[str | None, list[int]]:
+        """The prompt as text (if it came as text) and as token ids."""
+        text: str | None = None
+        if isinstance(prompt, dict) and "prompt_token_ids" in prompt:
+            text = prompt.get("prompt")
+            token_ids = list(prompt["prompt_token_ids"])
+            vocab_size = self.config.vocab_size
+            for token_id in token_ids:
+                if not isinstance(token_id, int) or isinstance(token_id, bool) or not 0 <= token_id < vocab_size:
+                    raise InvalidRequestError(
+                        f"prompt_token_ids must be integers from 0 to {vocab_size - 1}, got {token_id!r}"
+                    )
+        else:
+            found = prompt.get("prompt") if isinstance(prompt, dict) else prompt
+            if not isinstance(found, str):
+                raise InvalidRequestError(
+                    'a prompt is a string, {"prompt": string} or {"prompt_token_ids": [integers]}, '
+                    f"got {type(found).__name__}"
+                )
+            text = found
+            token_ids = self.tokenizer.encode(text)
+        if not token_ids:
+            raise InvalidRequestError("the prompt is empty: it must have at least one token")
+        return text, token_ids
+
+    def _completion(self, index: int, prompt_token_ids: list[int], max_length: int, params: SamplingParams) -> Completion:
+        sequence = Sequence(
+            token_ids=list(prompt_token_ids),
+            prompt_length=len(prompt_token_ids),
+            max_length=max_length,
+            reads_prefix_cache=params.prompt_logprobs is None or index > 0,
+            cache_salt=self.config.rope.cache_salt(len(prompt_token_ids)),
+        )
+        constraint = params.structured_output
+        return Completion(
+            index,
+            sequence,
+            params,
+            SequenceSampling(params, prompt_token_ids, self.config.vocab_size, index),
+            None if constraint is None else self._grammars.compile(constraint),
+            self.tokenizer,
+            self.eos_token_ids,
+        )

@@ -1,0 +1,69 @@
+"""How many KV pages the engine gets, and how long a sequence they allow."""
+
+from dataclasses import dataclass
+
+import psutil
+import torch
+
+from lapidist.kernels.kv_cache import PagedKVCache
+from lapidist.models.config import ModelConfig
+
+# Share of free memory that the KV cache takes when the user names no size.
+_DEFAULT_SHARE = 0.25
+
+
+@dataclass(frozen=True)
+class KVCachePlan:
+    num_pages: int
+    max_model_len: int
+
+
+def plan_kv_cache(
+    config: ModelConfig,
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    max_model_len: int | None,
+    kv_cache_bytes: int | None,
+    page_size: int,
+    max_num_seqs: int,
+) -> KVCachePlan:
+    """Size the KV cache in pages.
+
+    Without ``kv_cache_bytes`` it holds ``max_num_seqs`` sequences of full length, but takes at most a quarter of the
+    device's free memory. Without ``max_model_len`` a sequence may use the model's context as far as the cache holds it.
+
+    Raises
+    ------
+    ValueError : a size is not positive, or one sequence of ``max_model_len`` tokens does not fit in the cache.
+    """
+    for name, value in (("page_size", page_size), ("max_model_len", max_model_len), ("kv_cache_bytes", kv_cache_bytes)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    wanted = max_model_len or config.max_position_embeddings
+    bytes_per_page = PagedKVCache.bytes_per_page(
+        config.num_layers, page_size, config.num_kv_heads, config.head_dim, dtype
+    )
+    pages_per_sequence = -(-wanted // page_size)
+    if kv_cache_bytes is None:
+        affordable = int(free_bytes(device) * _DEFAULT_SHARE) // bytes_per_page
+        num_pages = min(pages_per_sequence * max_num_seqs, affordable)
+    else:
+        num_pages = kv_cache_bytes // bytes_per_page
+    if num_pages < 1:
+        raise ValueError(f"the KV cache does not hold one page of {page_size} tokens, which takes {bytes_per_page} bytes")
+    if num_pages >= pages_per_sequence:
+        return KVCachePlan(num_pages, wanted)
+    if max_model_len is not None:
+        raise ValueError(
+            f"max_model_len {max_model_len} needs {pages_per_sequence * bytes_per_page} bytes of KV cache and "
+            f"{num_pages * bytes_per_page} are available: lower max_model_len or raise kv_cache_bytes"
+        )
+    return KVCachePlan(num_pages, num_pages * page_size)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory of the device that nobody uses now, in bytes."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return int(psutil.virtual_memory().available)
