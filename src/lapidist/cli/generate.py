@@ -1,0 +1,79 @@
+"""``lapidist generate``: complete a prompt."""
+
+import asyncio
+import dataclasses
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from lapidist.cli import options
+from lapidist.cli.terminal import print_stream
+
+
+def generate(
+    model: options.Model,
+    prompt: Annotated[
+        str | None, typer.Argument(help="Text to continue; '-' or nothing reads standard input.")
+    ] = None,
+    max_tokens: options.MaxTokens = 128,
+    temperature: options.Temperature = None,
+    top_p: options.TopP = None,
+    top_k: options.TopK = None,
+    seed: options.Seed = None,
+    stop: options.Stop = None,
+    n: Annotated[int, typer.Option("--n", "-n", help="Completions.", min=1)] = 1,
+    regex: Annotated[str | None, typer.Option(help="The generated text must match this regular expression.")] = None,
+    ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Go on past the end of text.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the finished output as JSON.")] = False,
+    dtype: options.Dtype = "auto",
+    device: options.Device = "cpu",
+    max_model_len: options.MaxModelLen = None,
+    record: options.Record = None,
+) -> None:
+    """Complete PROMPT with MODEL; the text appears as it is generated.
+
+    Example: lapidist generate tiny "The president said that" --max-tokens 40 --temperature 0
+    """
+    from lapidist.bundled import resolve_model
+    from lapidist.engine.async_llm import AsyncLLM
+    from lapidist.engine.sampling_params import StructuredOutput
+
+    text = sys.stdin.read() if prompt in (None, "-") else prompt
+    llm = AsyncLLM(
+        resolve_model(model), dtype=dtype, device=device, max_model_len=max_model_len, max_num_seqs=max(n, 1), record=record
+    )
+    try:
+        chosen = {
+            "temperature": temperature,
+            "top_p": top_p,
+            "top_k": top_k,
+            "seed": seed,
+            "stop": stop or None,
+            "structured_output": StructuredOutput(regex=regex) if regex is not None else None,
+        }
+        params = dataclasses.replace(
+            llm.default_sampling_params(),
+            max_tokens=max_tokens,
+            n=n,
+            ignore_eos=ignore_eos,
+            **{name: value for name, value in chosen.items() if value is not None},
+        )
+        asyncio.run(_complete(llm, text or "", params, as_json))
+    finally:
+        llm.shutdown()
+
+
+async def _complete(llm, prompt: str, params, as_json: bool) -> None:  # noqa: ANN001
+    if params.n == 1 and not as_json:
+        await print_stream(llm, prompt, params)
+        return
+    async for output in llm.generate(prompt, params):
+        pass
+    if as_json:
+        typer.echo(json.dumps(dataclasses.asdict(output), ensure_ascii=False, indent=2))
+    else:
+        for completion in output.outputs:
+            typer.secho(f"--- {completion.index} ({completion.finish_reason})", dim=True)
+            typer.echo(completion.text)

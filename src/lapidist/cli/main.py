@@ -1,0 +1,37 @@
+"""The ``lapidist`` command: registers one file per command and turns expected errors into one line."""
+
+import sys
+
+import typer
+
+from lapidist.cli.bench import bench
+from lapidist.cli.chat import chat
+from lapidist.cli.generate import generate
+from lapidist.cli.make_checkpoint import make_checkpoint
+from lapidist.cli.serve import serve
+
+app = typer.Typer(
+    help="Lapidist cuts large language models to fit the hardware that serves them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("serve")(serve)
+app.command("generate")(generate)
+app.command("chat")(chat)
+app.command("make-checkpoint")(make_checkpoint)
+app.add_typer(bench, name="bench")
+
+
+def main() -> None:
+    """Run the command. What the user can put right ends with one sentence on stderr and exit status 2."""
+    try:
+        app()
+    except (ValueError, OSError) as error:
+        # Lapidist's own errors are ValueErrors that say what was wrong, where, and what to do.
+        typer.secho(f"error: {error}", fg="red", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,16 @@
+"""Fixtures that several rooms use."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from checkpoints import write_random_llama
+
+
+@pytest.fixture(scope="session")
+def llama_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small random Llama checkpoint in float32, with tokenizer and chat template."""
+    return write_random_llama(tmp_path_factory.mktemp("checkpoints") / "random-llama")
