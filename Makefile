@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 .PHONY: demo test test-fast lint bench docs clean
 
 demo: $(VENV)/.installed
-	$(BIN)/python examples/demo.py
+	$(BIN)/lapidist demo
 
 test: $(VENV)/.installed-dev lint
 	$(BIN)/python -m pytest

@@ -6,6 +6,7 @@ import typer
 
 from lapidist.cli.bench import bench
 from lapidist.cli.chat import chat
+from lapidist.cli.demo import demo
 from lapidist.cli.generate import generate
 from lapidist.cli.make_checkpoint import make_checkpoint
 from lapidist.cli.serve import serve
@@ -16,6 +17,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command("demo")(demo)
 app.command("serve")(serve)
 app.command("generate")(generate)
 app.command("chat")(chat)
