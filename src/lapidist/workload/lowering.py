@@ -1,0 +1,259 @@
+"""From a model's shape and a batch to operators: the one place that knows what a decoder layer computes."""
+
+from collections import Counter
+from typing import Protocol
+
+from lapidist.workload.operators import (
+    GEMM,
+    Attention,
+    Collective,
+    ElementWise,
+    Embedding,
+    Normalization,
+    Operator,
+)
+from lapidist.workload.recipe import Recipe
+from lapidist.workload.step import Step
+from lapidist.workload.tensor_format import TensorFormat
+
+# Operations per element, a transcendental function counting as one, of the activation times its gate.
+_ACTIVATION_OPERATIONS = {"silu": 4, "gelu": 6, "gelu_pytorch_tanh": 10}
+_ROPE_OPERATIONS = 3  # two multiplications and an addition
+_SOFTCAP_OPERATIONS = 3  # divide, tanh, multiply
+
+
+class DecoderShape(Protocol):
+    """What lowering needs of a model; ``models.config.ModelConfig`` has it all."""
+
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def hidden_size(self) -> int: ...
+    @property
+    def intermediate_size(self) -> int: ...
+    @property
+    def num_layers(self) -> int: ...
+    @property
+    def num_heads(self) -> int: ...
+    @property
+    def num_kv_heads(self) -> int: ...
+    @property
+    def head_dim(self) -> int: ...
+    @property
+    def hidden_act(self) -> str: ...
+    @property
+    def qkv_bias(self) -> bool: ...
+    @property
+    def o_bias(self) -> bool: ...
+    @property
+    def mlp_bias(self) -> bool: ...
+    @property
+    def qk_norm(self) -> bool: ...
+    @property
+    def sandwich_norms(self) -> bool: ...
+    @property
+    def sliding_windows(self) -> tuple[int | None, ...]: ...
+    @property
+    def embedding_scale(self) -> float: ...
+    @property
+    def final_softcap(self) -> float | None: ...
+
+
+def lower(config: DecoderShape, recipe: Recipe, step: Step, tensor_parallel: int = 1) -> list[Operator]:
+    """The operators that one rank runs for ``step``, in the order of one layer.
+
+    Operators of the layers appear once with ``count`` = number of layers (attention once per sequence and
+    per window length). QKV and gate/up are one GEMM each. With ``tensor_parallel`` > 1 projections are split
+    as in Megatron-LM (arXiv 1909.08053): QKV, gate/up and the vocabulary by output, o and down by input, each
+    pair followed by an all-reduce; the biases of o and down are added by one rank and counted on all.
+
+    Raises
+    ------
+    ValueError : the heads or the intermediate size do not divide over the ranks.
+    """
+    if tensor_parallel < 1:
+        raise ValueError(f"tensor_parallel must be at least 1, got {tensor_parallel}")
+    return _Lowering(config, recipe, step, tensor_parallel).operators()
+
+
+class _Lowering:
+    """The shapes of one rank, worked out once, and the operators of each block."""
+
+    def __init__(self, config: DecoderShape, recipe: Recipe, step: Step, ranks: int) -> None:
+        self.config, self.recipe, self.step, self.ranks = config, recipe, step, ranks
+        self.tokens, self.layers, self.hidden = step.tokens, config.num_layers, config.hidden_size
+        self.heads = _split("num_heads", config.num_heads, ranks)
+        # Ranks beyond the number of KV heads hold copies.
+        self.kv_heads = max(1, config.num_kv_heads // ranks)
+        if config.num_kv_heads % ranks and ranks % config.num_kv_heads:
+            raise ValueError(f"num_kv_heads ({config.num_kv_heads}) does not divide over {ranks} ranks")
+        self.intermediate = _split("intermediate_size", config.intermediate_size, ranks)
+        self.vocabulary = -(-config.vocab_size // ranks)
+
+    def operators(self) -> list[Operator]:
+        return [*self._embedding(), *self._attention(), *self._mlp(), *self._head()]
+
+    def _embedding(self) -> list[Operator]:
+        plain = self.recipe.hidden
+        found: list[Operator] = [
+            Embedding(name="embedding", tokens=self.tokens, columns=self.hidden, table=plain),
+            *self._all_reduce("embedding_all_reduce", count=1),
+        ]
+        if self.config.embedding_scale != 1.0:
+            found.append(self._element_wise("embedding_scale", self.hidden, operations=1, inputs=1, count=1))
+        return found
+
+    def _attention(self) -> list[Operator]:
+        config, recipe, head_dim = self.config, self.recipe, self.config.head_dim
+        query_width = self.heads * head_dim
+        qkv_width = query_width + 2 * self.kv_heads * head_dim
+        found = [
+            self._norm("input_norm", output=recipe.activation),
+            self._gemm("qkv_proj", qkv_width, self.hidden, config.qkv_bias),
+        ]
+        if config.qk_norm:
+            found += [self._norm("q_norm", heads=self.heads), self._norm("k_norm", heads=self.kv_heads)]
+        rotated = query_width + self.kv_heads * head_dim
+        found.append(self._element_wise("rope", rotated, _ROPE_OPERATIONS, inputs=1))
+        found += [
+            Attention(
+                name="attention",
+                count=layers,
+                query_length=sequence.query_length,
+                kv_length=sequence.kv_length,
+                heads=self.heads,
+                kv_heads=self.kv_heads,
+                head_dim=head_dim,
+                window=window,
+                hidden=recipe.hidden,
+                kv=recipe.kv,
+                output=recipe.activation,
+            )
+            for window, layers in Counter(config.sliding_windows).items()
+            for sequence in self.step.sequences
+        ]
+        found.append(self._gemm("o_proj", self.hidden, query_width, config.o_bias))
+        return [*found, *self._block_end("attention")]
+
+    def _mlp(self) -> list[Operator]:
+        config = self.config
+        if config.hidden_act not in _ACTIVATION_OPERATIONS:
+            raise ValueError(
+                f"unknown hidden_act {config.hidden_act!r}; known are {', '.join(_ACTIVATION_OPERATIONS)}"
+            )
+        activation = ElementWise(
+            name="activation",
+            count=self.layers,
+            rows=self.tokens,
+            columns=self.intermediate,
+            inputs=2,
+            operations_per_element=_ACTIVATION_OPERATIONS[config.hidden_act],
+            input=self.recipe.hidden,
+            output=self.recipe.activation,
+        )
+        return [
+            self._norm("pre_mlp_norm", output=self.recipe.activation),
+            self._gemm("gate_up_proj", 2 * self.intermediate, self.hidden, config.mlp_bias),
+            activation,
+            self._gemm("down_proj", self.hidden, self.intermediate, config.mlp_bias),
+            *self._block_end("mlp"),
+        ]
+
+    def _block_end(self, block: str) -> list[Operator]:
+        """All-reduce of the block's output, Gemma-2's norm after the block, and the residual addition."""
+        norms = [self._norm(f"post_{block}_norm")] if self.config.sandwich_norms else []
+        add = self._element_wise(f"{block}_residual", self.hidden, operations=1, inputs=2)
+        return [*self._all_reduce(f"{block}_all_reduce", self.layers), *norms, add]
+
+    def _head(self) -> list[Operator]:
+        plain, rows = self.recipe.hidden, self.step.logit_rows
+        found: list[Operator] = [
+            Normalization(name="final_norm", rows=self.tokens, columns=self.hidden, input=plain, output=plain)
+        ]
+        if rows == 0:
+            return found
+        found.append(
+            GEMM(
+                name="lm_head",
+                m=rows,
+                n=self.vocabulary,
+                k=self.hidden,
+                input=plain,
+                weight=plain,
+                output=plain,
+            )
+        )
+        if self.config.final_softcap is not None:
+            found.append(
+                ElementWise(
+                    name="final_softcap",
+                    rows=rows,
+                    columns=self.vocabulary,
+                    inputs=1,
+                    input=plain,
+                    output=plain,
+                    operations_per_element=_SOFTCAP_OPERATIONS,
+                )
+            )
+        if self.ranks > 1:
+            payload = plain.byte_count(rows, self.vocabulary * self.ranks)
+            found.append(
+                Collective(
+                    name="logits_all_gather", kind="all_gather", payload_bytes=payload, ranks=self.ranks
+                )
+            )
+        return found
+
+    def _gemm(self, name: str, n: int, k: int, bias: bool) -> Operator:
+        recipe = self.recipe
+        return GEMM(
+            name=name,
+            count=self.layers,
+            m=self.tokens,
+            n=n,
+            k=k,
+            bias=bias,
+            input=recipe.activation,
+            weight=recipe.weight,
+            output=recipe.hidden,
+        )
+
+    def _norm(self, name: str, output: TensorFormat | None = None, heads: int | None = None) -> Operator:
+        """A norm over the hidden size or, with ``heads``, each head; ``output`` as the next GEMM reads it."""
+        return Normalization(
+            name=name,
+            count=self.layers,
+            rows=self.tokens * (heads or 1),
+            columns=self.config.head_dim if heads else self.hidden,
+            input=self.recipe.hidden,
+            output=output or self.recipe.hidden,
+        )
+
+    def _element_wise(
+        self, name: str, columns: int, operations: int, inputs: int, count: int | None = None
+    ) -> Operator:
+        plain = self.recipe.hidden
+        return ElementWise(
+            name=name,
+            count=self.layers if count is None else count,
+            rows=self.tokens,
+            columns=columns,
+            inputs=inputs,
+            operations_per_element=operations,
+            input=plain,
+            output=plain,
+        )
+
+    def _all_reduce(self, name: str, count: int) -> list[Operator]:
+        if self.ranks == 1:
+            return []
+        payload = self.recipe.hidden.byte_count(self.tokens, self.hidden)
+        return [
+            Collective(name=name, count=count, kind="all_reduce", payload_bytes=payload, ranks=self.ranks)
+        ]
+
+
+def _split(name: str, size: int, ranks: int) -> int:
+    if size % ranks:
+        raise ValueError(f"{name} ({size}) does not divide over {ranks} ranks")
+    return size // ranks
