@@ -1,0 +1,1 @@
+"""Scripts behind the numbers that Lapidist claims; each writes its JSON to ``results/``."""
