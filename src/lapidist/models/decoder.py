@@ -1,0 +1,120 @@
+"""The decoder: one program for every family, whose differences are data in ``ModelConfig``."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lapidist.kernels.activation import gated_activation
+from lapidist.kernels.attention import paged_attention
+from lapidist.kernels.embedding import Embedding
+from lapidist.kernels.kv_cache import PagedKVCache
+from lapidist.kernels.linear import Linear
+from lapidist.kernels.norm import RMSNorm
+from lapidist.kernels.paged_layout import PagedLayout
+from lapidist.kernels.rope import apply_rope
+from lapidist.models.batch import Batch
+from lapidist.models.config import ModelConfig
+from lapidist.models.rope import RotaryEmbedding
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer's operators. ``qkv`` gives queries, keys and values side by side, ``gate_up`` gate then up."""
+
+    input_norm: RMSNorm
+    qkv: Linear
+    qk_norm: RMSNorm | None
+    o: Linear
+    post_attention_norm: RMSNorm | None
+    pre_mlp_norm: RMSNorm
+    gate_up: Linear
+    down: Linear
+    post_mlp_norm: RMSNorm | None
+
+
+@dataclass(frozen=True)
+class DecoderWeights:
+    """All operators that have weights."""
+
+    embed: Embedding
+    layers: tuple[Layer, ...]
+    final_norm: RMSNorm
+    lm_head: Linear
+
+
+class Decoder:
+    """A causal transformer decoder over a paged KV cache.
+
+    Parameters
+    ----------
+    dtype : of the weights, the hidden states and the KV cache.
+    """
+
+    def __init__(
+        self, config: ModelConfig, weights: DecoderWeights, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self.config = config
+        self.dtype = dtype
+        self.device = device
+        self._weights = weights
+        self._rope = RotaryEmbedding(config.rope, device)
+        # Rounded to the compute dtype, as the model was trained.
+        self._embedding_scale = torch.tensor(config.embedding_scale, dtype=dtype).item()
+
+    @torch.inference_mode()
+    def forward(self, batch: Batch, cache: PagedKVCache) -> Tensor:
+        """Compute the batch's new tokens; their keys and values go to the cache.
+
+        Returns
+        -------
+        Hidden states after the final norm, ``[tokens, hidden_size]``.
+        """
+        hidden = self._weights.embed(batch.token_ids)
+        if self._embedding_scale != 1.0:
+            hidden *= self._embedding_scale
+        cos_sin = self._rope.cos_sin(batch.positions, batch.rope_lengths, self.dtype)
+        for index, layer in enumerate(self._weights.layers):
+            attended = self._attention(index, layer, layer.input_norm(hidden), cos_sin, batch.layout, cache)
+            hidden += attended if layer.post_attention_norm is None else layer.post_attention_norm(attended)
+            mixed = self._mlp(layer, layer.pre_mlp_norm(hidden))
+            hidden += mixed if layer.post_mlp_norm is None else layer.post_mlp_norm(mixed)
+        return self._weights.final_norm(hidden)
+
+    @torch.inference_mode()
+    def logits(self, hidden: Tensor) -> Tensor:
+        """float32 ``[rows, vocab_size]`` of hidden states ``[rows, hidden_size]``."""
+        logits = self._weights.lm_head(hidden).float()
+        cap = self.config.final_softcap
+        return logits if cap is None else logits.div_(cap).tanh_().mul_(cap)
+
+    def _attention(
+        self,
+        index: int,
+        layer: Layer,
+        x: Tensor,
+        cos_sin: tuple[Tensor, Tensor],
+        layout: PagedLayout,
+        cache: PagedKVCache,
+    ) -> Tensor:
+        config = self.config
+        heads, kv_heads = config.num_heads, config.num_kv_heads
+        qkv = layer.qkv(x).view(len(x), heads + 2 * kv_heads, config.head_dim)
+        qk, values = qkv[:, : heads + kv_heads], qkv[:, heads + kv_heads :]
+        if layer.qk_norm is not None:
+            qk = layer.qk_norm(qk)
+        qk = apply_rope(qk, *cos_sin)
+        cache.write(index, layout.slots, qk[:, heads:], values)
+        attended = paged_attention(
+            qk[:, :heads],
+            cache,
+            index,
+            layout,
+            config.attention_scale,
+            config.sliding_windows[index],
+            config.attention_softcap,
+        )
+        return layer.o(attended.view(len(x), -1))
+
+    def _mlp(self, layer: Layer, x: Tensor) -> Tensor:
+        return layer.down(gated_activation(layer.gate_up(x), self.config.hidden_act))

@@ -1,0 +1,145 @@
+"""Builds a decoder from a checkpoint directory."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lapidist.kernels.embedding import Embedding
+from lapidist.kernels.linear import Linear
+from lapidist.kernels.norm import RMSNorm
+from lapidist.models.config import DTYPES, ModelConfig
+from lapidist.models.decoder import Decoder, DecoderWeights, Layer
+from lapidist.models.families import FAMILIES
+from lapidist.models.weights import WeightFiles
+
+_EMBEDDING = "model.embed_tokens.weight"
+_LM_HEAD = "lm_head.weight"
+
+# A tensor's name without ".weight" and its number of rows.
+_Part = tuple[str, int]
+
+
+def load_decoder(
+    path: str | Path, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
+) -> Decoder:
+    """Load a Hugging Face checkpoint: ``config.json`` and safetensors in one file or in shards.
+
+    Memory peaks at the weights plus one tensor. On a CPU the embedding table stays in its file, mapped.
+
+    Parameters
+    ----------
+    dtype : to compute in; None is the checkpoint's.
+
+    Raises
+    ------
+    CheckpointError : the checkpoint cannot be used; one sentence naming file and key.
+    """
+    directory = Path(path)
+    config = ModelConfig.from_directory(directory)
+    return _Loader(directory, config, dtype or config.dtype, torch.device(device)).decoder()
+
+
+def resolve_dtype(dtype: str | torch.dtype) -> torch.dtype | None:
+    """The dtype of an option: "auto" is None, which ``load_decoder`` takes as the checkpoint's.
+
+    Raises
+    ------
+    ValueError : it is none that we compute in.
+    """
+    if dtype == "auto":
+        return None
+    found = DTYPES.get(dtype, None) if isinstance(dtype, str) else dtype
+    if found not in DTYPES.values():
+        raise ValueError(f"dtype must be auto, {', '.join(DTYPES)}, got {dtype}")
+    return found
+
+
+class _Loader:
+    """Reads the tensors of one checkpoint into operators."""
+
+    def __init__(
+        self, directory: Path, config: ModelConfig, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self._files = WeightFiles(directory)
+        self._config = config
+        self._dtype = dtype
+        self._device = device
+        self._fused = FAMILIES[config.architecture].fused_weights
+
+    def decoder(self) -> Decoder:
+        config = self._config
+        # The largest tensors first, while nothing else is in memory beside the copy that is being packed.
+        lm_head = self._lm_head()
+        weights = DecoderWeights(
+            embed=self._embedding(lm_head),
+            lm_head=lm_head,
+            layers=tuple(self._layer(f"model.layers.{index}.") for index in range(config.num_layers)),
+            final_norm=self._norm("model.norm"),
+        )
+        self._files.warn_of_unread([_LM_HEAD] if config.tie_embeddings else [])
+        return Decoder(config, weights, self._dtype, self._device)
+
+    def _layer(self, prefix: str) -> Layer:
+        config = self._config
+        hidden, query = config.hidden_size, config.num_heads * config.head_dim
+        key_value, intermediate = config.num_kv_heads * config.head_dim, config.intermediate_size
+        attention, mlp = f"{prefix}self_attn.", f"{prefix}mlp."
+        if self._fused:
+            qkv = [(f"{attention}qkv_proj", query + 2 * key_value)]
+            gate_up = [(f"{mlp}gate_up_proj", 2 * intermediate)]
+        else:
+            qkv = [(f"{attention}q_proj", query)]
+            qkv += [(f"{attention}k_proj", key_value), (f"{attention}v_proj", key_value)]
+            gate_up = [(f"{mlp}gate_proj", intermediate), (f"{mlp}up_proj", intermediate)]
+        post_attention = self._norm(f"{prefix}post_attention_layernorm")
+        sandwich = config.sandwich_norms
+        return Layer(
+            input_norm=self._norm(f"{prefix}input_layernorm"),
+            qkv=self._linear(qkv, hidden, config.qkv_bias),
+            qk_norm=self._qk_norm(attention) if config.qk_norm else None,
+            o=self._linear([(f"{attention}o_proj", hidden)], query, config.o_bias),
+            post_attention_norm=post_attention if sandwich else None,
+            pre_mlp_norm=self._norm(f"{prefix}pre_feedforward_layernorm") if sandwich else post_attention,
+            gate_up=self._linear(gate_up, hidden, config.mlp_bias),
+            down=self._linear([(f"{mlp}down_proj", hidden)], intermediate, config.mlp_bias),
+            post_mlp_norm=self._norm(f"{prefix}post_feedforward_layernorm") if sandwich else None,
+        )
+
+    def _linear(self, parts: list[_Part], columns: int, has_bias: bool) -> Linear:
+        weights = [(f"{name}.weight", (rows, columns)) for name, rows in parts]
+        biases = [(f"{name}.bias", (rows,)) for name, rows in parts]
+        return Linear(
+            self._files.read_stacked(weights, self._dtype, self._device),
+            self._files.read_stacked(biases, self._dtype, self._device) if has_bias else None,
+        )
+
+    def _norm(self, name: str) -> RMSNorm:
+        weight = self._vector(name, self._config.hidden_size)
+        return RMSNorm(weight, self._config.norm_eps, self._config.norm_offset)
+
+    def _qk_norm(self, prefix: str) -> RMSNorm:
+        """One norm over the heads of queries and keys: ``[num_heads + num_kv_heads, head_dim]``."""
+        config = self._config
+        query = self._vector(f"{prefix}q_norm", config.head_dim).expand(config.num_heads, -1)
+        key = self._vector(f"{prefix}k_norm", config.head_dim).expand(config.num_kv_heads, -1)
+        return RMSNorm(torch.cat((query, key)), config.norm_eps, config.norm_offset)
+
+    def _vector(self, name: str, length: int) -> Tensor:
+        return self._files.read(f"{name}.weight", (length,), self._dtype, self._device)
+
+    def _lm_head(self) -> Linear:
+        name = _EMBEDDING if self._config.tie_embeddings else _LM_HEAD
+        shape = (self._config.vocab_size, self._config.hidden_size)
+        return Linear(self._files.read(name, shape, self._dtype, self._device))
+
+    def _embedding(self, lm_head: Linear) -> Embedding:
+        """Tied to the head where its weight can be read, otherwise mapped from the file on a CPU."""
+        shape = (self._config.vocab_size, self._config.hidden_size)
+        if self._config.tie_embeddings and not lm_head.is_packed:
+            return Embedding(lm_head.weight, self._dtype)
+        if self._device.type != "cpu":
+            return Embedding(self._files.read(_EMBEDDING, shape, self._dtype, self._device), self._dtype)
+        if not self._config.tie_embeddings:
+            self._files.check_finite(_EMBEDDING, self._files.mapped(_EMBEDDING, shape))
+        return Embedding(self._files.mapped(_EMBEDDING, shape), self._dtype)
