@@ -1,13 +1,10 @@
 """Fixtures that several rooms use."""
 
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from checkpoints import write_random_llama
+from tests.checkpoints import write_random_llama
 
 
 @pytest.fixture(scope="session")

@@ -67,6 +67,20 @@ class EngineConfig:
     seed: int = 0
     record: str | Path | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("max_model_len", "kv_cache_bytes", "page_size", "max_num_seqs", "max_num_batched_tokens"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        try:
+            device = torch.device(self.device)
+        except RuntimeError:
+            device = None
+        if device is None or device.type not in ("cpu", "cuda"):
+            raise ValueError(f"device must be cpu, cuda or cuda:N, got {self.device!r}")
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise ValueError(f"device {self.device!r} is asked for, but PyTorch sees no CUDA device")
+
 
 @dataclass(frozen=True)
 class EngineStats:
@@ -196,7 +210,16 @@ class Engine:
 
     def default_sampling_params(self) -> SamplingParams:
         """What the checkpoint's ``generation_config.json`` recommends."""
-        return sampling_defaults(self.generation_defaults)
+        recommended = self.generation_defaults
+        values = {
+            "temperature": recommended.temperature,
+            "top_k": recommended.top_k,
+            "top_p": recommended.top_p,
+            "min_p": recommended.min_p,
+            "repetition_penalty": recommended.repetition_penalty,
+            "max_tokens": recommended.max_new_tokens,
+        }
+        return SamplingParams(**{name: value for name, value in values.items() if value is not None})
 
     def chat_prompt(self, messages: list[dict[str, Any]], **variables: Any) -> TokensPrompt:
         """The prompt that the checkpoint's chat template makes of a conversation.
@@ -332,7 +355,9 @@ class Engine:
             index,
             sequence,
             params,
-            SequenceSampling(params, prompt_token_ids, self.config.vocab_size, index),
+            SequenceSampling(
+                params, prompt_token_ids, self.config.vocab_size, index, eos_token_ids=self.eos_token_ids
+            ),
             None if constraint is None else self._grammars.compile(constraint),
             self.tokenizer,
             self.eos_token_ids,

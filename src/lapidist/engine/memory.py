@@ -35,11 +35,8 @@ def plan_kv_cache(
 
     Raises
     ------
-    ValueError : a size is not positive, or one sequence of ``max_model_len`` tokens does not fit in the cache.
+    ValueError : the cache does not hold one page, or one sequence of ``max_model_len`` tokens does not fit in the cache.
     """
-    for name, value in (("page_size", page_size), ("max_model_len", max_model_len), ("kv_cache_bytes", kv_cache_bytes)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
     wanted = max_model_len or config.max_position_embeddings
     bytes_per_page = PagedKVCache.bytes_per_page(
         config.num_layers, page_size, config.num_kv_heads, config.head_dim, dtype

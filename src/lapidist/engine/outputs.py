@@ -25,7 +25,8 @@ TokenLogprobs = dict[int, Logprob]
 class CompletionOutput:
     """One of the ``n`` completions of a request; ``text`` and ``token_ids`` grow while it streams.
 
-    ``stop_reason`` is the stop string or stop token id that ended it, None for the model's own end of text.
+    ``stop_reason`` is the stop string or stop token id that ended it, or the reason of an "error"; None for the model's
+    own end of text.
     """
 
     index: int

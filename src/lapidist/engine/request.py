@@ -86,8 +86,13 @@ class Completion:
                 self._finish("length")
 
     def abort(self) -> None:
+        """End the completion with what there is; a finished one stays as it is."""
         if not self.finished:
             self._finish("abort")
+
+    def fail(self, reason: str) -> None:
+        """End the completion because the model gave nothing to sample from."""
+        self._finish("error", reason)
 
     def output(self) -> CompletionOutput:
         """A snapshot that later tokens do not change."""

@@ -14,20 +14,19 @@ from lapidist.workload.step import SequenceStep, Step
 
 @dataclass(frozen=True)
 class ScheduledSequence:
-    """Tokens ``start`` to ``start + num_tokens`` of a sequence, computed in one step."""
+    """Tokens ``start`` to ``end`` of a sequence, computed in one step.
+
+    ``samples`` tells whether the step reaches the last known token, so that a new one follows from it.
+    """
 
     sequence: Sequence
     start: int
-    num_tokens: int
+    end: int
+    samples: bool
 
     @property
-    def end(self) -> int:
-        return self.start + self.num_tokens
-
-    @property
-    def samples(self) -> bool:
-        """Whether the step reaches the last known token, so that a new one follows from it."""
-        return self.end == self.sequence.num_tokens
+    def num_tokens(self) -> int:
+        return self.end - self.start
 
 
 @dataclass(frozen=True)
@@ -123,12 +122,12 @@ class Scheduler:
                 # Victims come from the end of ``running``, so none of them is scheduled yet.
                 preempted += self._grow(sequence)
             if sequence not in preempted:
-                scheduled.append(ScheduledSequence(sequence, sequence.num_computed, 1))
+                scheduled.append(_chunk(sequence, 1))
                 budget -= 1
 
         for sequence in self.running:
             if budget > 0 and sequence.num_uncomputed > 1:
-                scheduled.append(self._chunk(sequence, budget))
+                scheduled.append(_chunk(sequence, budget))
                 budget -= scheduled[-1].num_tokens
 
         while budget > 0 and not preempted and self.waiting and len(self.running) < self.max_num_seqs:
@@ -136,7 +135,7 @@ class Scheduler:
             if not self._admit(sequence):
                 break
             self.running.append(self.waiting.popleft())
-            scheduled.append(self._chunk(sequence, budget))
+            scheduled.append(_chunk(sequence, budget))
             budget -= scheduled[-1].num_tokens
 
         return ScheduledStep(scheduled, preempted)
@@ -155,9 +154,6 @@ class Scheduler:
                 hashes = sequence.full_page_hashes(entry.end, page_size)
                 for index in range(first_new, len(hashes)):
                     self.pool.publish(sequence.pages[index], hashes[index])
-
-    def _chunk(self, sequence: Sequence, budget: int) -> ScheduledSequence:
-        return ScheduledSequence(sequence, sequence.num_computed, min(sequence.num_uncomputed, budget))
 
     def _admit(self, sequence: Sequence) -> bool:
         """Give a waiting sequence pages for all its known tokens; False if too few are free."""
@@ -201,3 +197,10 @@ class Scheduler:
         self.pool.release(sequence.pages)
         sequence.pages = []
         sequence.num_computed = 0
+
+
+def _chunk(sequence: Sequence, budget: int) -> ScheduledSequence:
+    """The next tokens of a sequence, at most ``budget``."""
+    start = sequence.num_computed
+    end = min(start + budget, sequence.num_tokens)
+    return ScheduledSequence(sequence, start, end, samples=end == sequence.num_tokens)
