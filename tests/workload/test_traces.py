@@ -12,7 +12,14 @@ from lapidist.workload.azure_trace import read_azure_trace
 from lapidist.workload.generated_trace import generate_trace, with_arrivals
 from lapidist.workload.length_distribution import Empirical, Fixed, LogNormal, Uniform, parse_length
 from lapidist.workload.sharegpt_trace import read_sharegpt_trace
-from lapidist.workload.trace import TraceRequest, read_trace, scale_rate, time_window, write_trace
+from lapidist.workload.trace import (
+    TraceRequest,
+    read_trace,
+    scale_rate,
+    time_window,
+    within_context,
+    write_trace,
+)
 
 AZURE = Path(__file__).parents[3] / "shared" / "data" / "azure_llm_2023_conversation.csv.gz"
 HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
@@ -235,6 +242,11 @@ def test_scaling_and_windows(trace: list[TraceRequest], factor: float) -> None:
     halves = time_window(trace, 0, 1000), time_window(trace, 1000, 1e7)
     assert len(halves[0]) + len(halves[1]) == len(trace)
     assert all(0 <= request.arrival_seconds < 1000 for request in halves[0])
+
+
+def test_requests_beyond_the_context_are_left_out() -> None:
+    trace = (TraceRequest(0.0, 90, 10), TraceRequest(0.0, 90, 11), TraceRequest(1.0, 1, 1))
+    assert within_context(trace, 100) == (trace[0], trace[2])
 
 
 @pytest.mark.parametrize(

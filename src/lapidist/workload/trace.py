@@ -55,6 +55,13 @@ def time_window(trace: Sequence[TraceRequest], start_seconds: float, end_seconds
     )
 
 
+def within_context(trace: Sequence[TraceRequest], context_tokens: int) -> Trace:
+    """Requests whose prompt and answer together fit into ``context_tokens``."""
+    return tuple(
+        request for request in trace if request.prompt_tokens + request.output_tokens <= context_tokens
+    )
+
+
 def write_trace(path: Path, trace: Iterable[TraceRequest]) -> None:
     """Write one JSON object per request; the file appears complete or not at all."""
     write_atomically(path, (_to_json_line(request) for request in trace))
