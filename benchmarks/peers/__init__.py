@@ -1,0 +1,1 @@
+"""The same checkpoint in other engines, measured beside ours."""

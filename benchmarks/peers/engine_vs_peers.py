@@ -1,0 +1,198 @@
+"""The same checkpoint in Lapidist, transformers and llama.cpp, measured in turn (A B C A B C ...).
+
+    lapidist make-checkpoint --like llama-3.2-1b /tmp/llama-3.2-1b
+    python -m benchmarks.peers.engine_vs_peers --checkpoint /tmp/llama-3.2-1b
+
+Measures single-stream decode, prefill of 512 tokens, and the total throughput of 16 concurrent requests of
+mixed lengths; writes medians and the medians of the per-round ratios to ``results/engine_vs_peers.json``.
+"""
+
+import argparse
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks.peers.write_gguf import write_gguf
+from benchmarks.result_file import write_result
+from lapidist.workload.generated_trace import generate_trace
+from lapidist.workload.length_distribution import Uniform
+
+ENGINES = ("lapidist", "transformers", "llama.cpp")
+CLAIMS = {"decode": 1.3, "prefill": 1.0, "mixed": 2.0}  # ours over transformers
+
+
+class Worker:
+    """An engine in its own process."""
+
+    def __init__(self, engine: str, path: Path, threads: int) -> None:
+        self.engine = engine
+        self.peak_memory_bytes = 0
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.peers.worker", engine, str(path), str(threads)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+        )
+        self._answer()
+
+    def measure(self, what: str, **arguments: Any) -> float:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"measure": what, "arguments": arguments}) + "\n")
+        self._process.stdin.flush()
+        answer = self._answer()
+        self.peak_memory_bytes = answer["peak_memory_bytes"]
+        return float(answer["value"])
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f"the {self.engine} worker ended with status {self._process.wait()}")
+        return json.loads(line)
+
+
+class Round:
+    """One measurement of each kind in every engine, on prompts of its own."""
+
+    def __init__(self, number: int, vocab_size: int, args: argparse.Namespace) -> None:
+        self._rng = random.Random(number)
+        self._vocab_size = vocab_size
+        self._args = args
+        # The lengths are the same in every round, so that rounds can be compared.
+        trace = generate_trace(args.requests, 1.0, Uniform(32, 256), Uniform(16, 128), seed=0)
+        self._mixed_prompts = [self._tokens(request.prompt_tokens) for request in trace]
+        self._mixed_outputs = [request.output_tokens for request in trace]
+        self._prompt, self._decode_prompt = self._tokens(args.prefill_tokens), self._tokens(128)
+
+    def measure(self, worker: Worker, kind: str) -> float:
+        """Tokens per second."""
+        if kind == "decode":
+            arguments = {"prompt": self._decode_prompt, "new_tokens": self._args.decode_tokens}
+            return worker.measure("decode_tokens_per_second", **arguments)
+        if kind == "prefill":
+            return len(self._prompt) / worker.measure("prefill_seconds", prompt=self._prompt)
+        arguments = {"prompts": self._mixed_prompts, "new_tokens": self._mixed_outputs}
+        tokens = sum(map(len, self._mixed_prompts)) + sum(self._mixed_outputs)
+        if worker.engine != "transformers":
+            return tokens / worker.measure("mixed_seconds", **arguments)
+        seconds = [
+            worker.measure("mixed_seconds", **arguments, batch_size=size)
+            for size in self._args.static_batches
+        ]
+        return tokens / min(seconds)
+
+    def _tokens(self, count: int) -> list[int]:
+        return self._rng.choices(range(self._vocab_size), k=count)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--checkpoint", type=Path, required=True, help="a Llama in a Hugging Face directory")
+    parser.add_argument(
+        "--gguf", type=Path, help="its GGUF file, written when absent (default: beside the checkpoint)"
+    )
+    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--decode-tokens", type=int, default=64)
+    parser.add_argument("--prefill-tokens", type=int, default=512)
+    parser.add_argument("--requests", type=int, default=16)
+    parser.add_argument(
+        "--static-batches",
+        type=int,
+        nargs="+",
+        default=[8, 16],
+        help="batch sizes that transformers may use; its best counts",
+    )
+    args = parser.parse_args()
+    config = json.loads((args.checkpoint / "config.json").read_text())
+    gguf = args.gguf or args.checkpoint.with_suffix(".bf16.gguf")
+    if "llama.cpp" in args.engines and not gguf.exists():
+        write_gguf(args.checkpoint, gguf)
+    load_average = os.getloadavg()[0]
+    workers = [
+        Worker(engine, gguf if engine == "llama.cpp" else args.checkpoint, args.threads)
+        for engine in args.engines
+    ]
+    try:
+        rates = _measure(workers, config["vocab_size"], args)
+    finally:
+        for worker in workers:
+            worker.close()
+    result = _summarize(rates) | {
+        "shape": {key: config[key] for key in ("hidden_size", "num_hidden_layers", "vocab_size")},
+        "checkpoint": args.checkpoint.name,
+        "settings": {key: value for key, value in vars(args).items() if key not in ("checkpoint", "gguf")},
+        "load_average_before": load_average,
+        "peak_memory_bytes": {worker.engine: worker.peak_memory_bytes for worker in workers},
+    }
+    _print(result)
+    print(f"written to {write_result('engine_vs_peers', result)}")
+
+
+def _measure(
+    workers: list[Worker], vocab_size: int, args: argparse.Namespace
+) -> dict[str, dict[str, list[float]]]:
+    """Tokens per second by kind and engine, one number a round; round 0 warms up and does not count."""
+    rates: dict[str, dict[str, list[float]]] = {kind: defaultdict(list) for kind in CLAIMS}
+    for number in range(args.rounds + 1):
+        current = Round(number, vocab_size, args)
+        for kind in CLAIMS:
+            # Each engine comes first equally often.
+            for worker in workers[number % len(workers) :] + workers[: number % len(workers)]:
+                rate = current.measure(worker, kind)
+                print(f"round {number}  {kind:8} {worker.engine:13} {rate:10.2f} tokens/s", flush=True)
+                if number > 0:
+                    rates[kind][worker.engine].append(rate)
+    return rates
+
+
+def _summarize(rates: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
+    medians = {
+        kind: {name: statistics.median(found) for name, found in by.items()} for kind, by in rates.items()
+    }
+    ratios = {
+        kind: {
+            peer: statistics.median(
+                ours / theirs for ours, theirs in zip(by["lapidist"], by[peer], strict=True)
+            )
+            for peer in by
+            if peer != "lapidist"
+        }
+        for kind, by in rates.items()
+        if "lapidist" in by
+    }
+    met = {kind: by["transformers"] >= CLAIMS[kind] for kind, by in ratios.items() if "transformers" in by}
+    return {
+        "tokens_per_second": rates,
+        "tokens_per_second_median": medians,
+        "lapidist_over_peer_median": ratios,
+        "claim_over_transformers": CLAIMS,
+        "met": met,
+    }
+
+
+def _print(result: dict[str, Any]) -> None:
+    for kind, medians in result["tokens_per_second_median"].items():
+        ratios = result["lapidist_over_peer_median"].get(kind, {})
+        for engine, median in medians.items():
+            ratio = f"   lapidist is {ratios[engine]:.2f}x" if engine in ratios else ""
+            print(f"{kind:8} {engine:13} {median:10.2f} tokens/s{ratio}")
+
+
+if __name__ == "__main__":
+    main()
