@@ -3,8 +3,12 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.checkpoints import write_random_llama
+
+# The models of the tests are too small to share between cores.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
