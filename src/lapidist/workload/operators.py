@@ -7,6 +7,7 @@ visible apart.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -238,11 +239,11 @@ class Collective(Operator):
         return passes * self.payload_bytes * (self.ranks - 1) // self.ranks
 
 
-def total_flops(operators: list[Operator]) -> int:
+def total_flops(operators: Iterable[Operator]) -> int:
     """FLOPs of a whole step: every operator times its count."""
     return sum(operator.count * operator.flops for operator in operators)
 
 
-def total_minimum_bytes(operators: list[Operator]) -> int:
+def total_minimum_bytes(operators: Iterable[Operator]) -> int:
     """Least memory traffic of a whole step, in bytes: every operator times its count."""
     return sum(operator.count * operator.minimum_bytes for operator in operators)
