@@ -1,0 +1,1 @@
+"""The OpenAI API's requests and responses as pydantic models."""
