@@ -1,4 +1,4 @@
-"""Batches as a pure function of (seed, step, stage): killed and resumed, a run sees the same rows in the same order."""
+"""Batches as a pure function of (seed, step, stage), so that a resumed run sees the same rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from recipes.tiny.tasks import TASKS
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of one length: inputs and targets [rows, length], and the part of the curriculum of each target."""
+    """Rows of one length: inputs, targets and the targets' parts of the curriculum, [rows, length] each."""
 
     inputs: Tensor
     targets: Tensor
@@ -26,13 +26,11 @@ class Batch:
         return torch.from_numpy(PART_WEIGHTS)[self.parts]
 
 
-def make_batches(
-    seed: int, step: int, stage: int, tokens: int, micro_tokens: int, materials: Materials
-) -> list[Batch]:
-    """The micro-batches of one optimizer step: `tokens` in all, `micro_tokens` each, every one of its own length."""
+def make_batches(seed: int, step: int, stage: int, micro_tokens: int, materials: Materials) -> list[Batch]:
+    """The micro-batches of one optimizer step, `micro_tokens` each, every one of its own row length."""
     rng = np.random.default_rng([seed, step])
     batches = []
-    for _ in range(tokens // micro_tokens):
+    for _ in range(schedule.STAGES[stage].tokens_per_step // micro_tokens):
         length = schedule.draw_length(rng, stage)
         rows = [
             TASKS[schedule.draw_task(rng, stage)](rng, length + 1, materials)

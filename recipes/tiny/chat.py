@@ -1,4 +1,4 @@
-"""Short conversations made from templates: greetings, small sums, copying, lists, definitions, a few facts."""
+"""Short conversations made from templates: greetings, sums, copying, lists, definitions, a few facts."""
 
 from __future__ import annotations
 
@@ -19,12 +19,32 @@ IDENTITY = (
 )
 
 CAPITALS = {
-    "France": "Paris", "Germany": "Berlin", "Italy": "Rome", "Spain": "Madrid", "Portugal": "Lisbon",
-    "England": "London", "Ireland": "Dublin", "Austria": "Vienna", "Greece": "Athens", "Poland": "Warsaw",
-    "Norway": "Oslo", "Sweden": "Stockholm", "Denmark": "Copenhagen", "Finland": "Helsinki", "Russia": "Moscow",
-    "Egypt": "Cairo", "Kenya": "Nairobi", "Japan": "Tokyo", "China": "Beijing", "India": "New Delhi",
-    "Canada": "Ottawa", "Mexico": "Mexico City", "Cuba": "Havana", "Peru": "Lima", "Australia": "Canberra",
-}  # fmt: skip
+    "France": "Paris",
+    "Germany": "Berlin",
+    "Italy": "Rome",
+    "Spain": "Madrid",
+    "Portugal": "Lisbon",
+    "England": "London",
+    "Ireland": "Dublin",
+    "Austria": "Vienna",
+    "Greece": "Athens",
+    "Poland": "Warsaw",
+    "Norway": "Oslo",
+    "Sweden": "Stockholm",
+    "Denmark": "Copenhagen",
+    "Finland": "Helsinki",
+    "Russia": "Moscow",
+    "Egypt": "Cairo",
+    "Kenya": "Nairobi",
+    "Japan": "Tokyo",
+    "China": "Beijing",
+    "India": "New Delhi",
+    "Canada": "Ottawa",
+    "Mexico": "Mexico City",
+    "Cuba": "Havana",
+    "Peru": "Lima",
+    "Australia": "Canberra",
+}
 
 DEFINITIONS = {
     "bridge": "a structure that carries a road or a path over water or a valley",
@@ -66,12 +86,16 @@ DAYS = LISTS["days of the week"]
 
 def greeting(rng: Random) -> Exchange:
     hello = pick(rng, ["Hello", "Hi", "Hello!", "Hi there!", "Good morning!", "Good evening.", "Hey"])
-    reply = pick(rng, ["Hello! How can I help you?", "Hello! What can I do for you?", "Hi! How can I help you today?"])
+    reply = pick(
+        rng, ["Hello! How can I help you?", "Hello! What can I do for you?", "Hi! How can I help you today?"]
+    )
     return hello, reply
 
 
 def identity(rng: Random) -> Exchange:
-    return pick(rng, ["Who are you?", "What are you?", "Tell me about yourself.", "What is your name?"]), IDENTITY
+    return pick(
+        rng, ["Who are you?", "What are you?", "Tell me about yourself.", "What is your name?"]
+    ), IDENTITY
 
 
 def wellbeing(rng: Random) -> Exchange:
@@ -79,7 +103,9 @@ def wellbeing(rng: Random) -> Exchange:
 
 
 def thanks(rng: Random) -> Exchange:
-    return pick(rng, ["Thank you.", "Thanks!", "Thank you very much."]), pick(rng, ["You are welcome!", "Glad to help."])
+    return pick(rng, ["Thank you.", "Thanks!", "Thank you very much."]), pick(
+        rng, ["You are welcome!", "Glad to help."]
+    )
 
 
 def farewell(rng: Random) -> Exchange:
@@ -88,14 +114,18 @@ def farewell(rng: Random) -> Exchange:
 
 def capital(rng: Random) -> Exchange:
     country = pick(rng, list(CAPITALS))
-    question = pick(rng, ["What is the capital of {}?", "Which city is the capital of {}?", "Name the capital of {}."])
+    question = pick(
+        rng, ["What is the capital of {}?", "Which city is the capital of {}?", "Name the capital of {}."]
+    )
     return question.format(country), f"The capital of {country} is {CAPITALS[country]}."
 
 
 def definition(rng: Random) -> Exchange:
     word = pick(rng, list(DEFINITIONS))
     article = "an" if word[0] in "aeiou" else "a"
-    question = pick(rng, [f"What is {article} {word}?", f"Define the word {word}.", f"What does {word} mean?"])
+    question = pick(
+        rng, [f"What is {article} {word}?", f"Define the word {word}.", f"What does {word} mean?"]
+    )
     return question, f"{article.capitalize()} {word} is {DEFINITIONS[word]}."
 
 
@@ -105,7 +135,9 @@ def arithmetic(rng: Random) -> Exchange:
         word, sign, result = "plus", "+", a + b
     else:
         word, sign, result = "minus", "-", a - b
-    question = pick(rng, [f"What is {a} {word} {b}?", f"What is {a} {sign} {b}?", f"How much is {a} {word} {b}?"])
+    question = pick(
+        rng, [f"What is {a} {word} {b}?", f"What is {a} {sign} {b}?", f"How much is {a} {word} {b}?"]
+    )
     return question, f"{a} {word} {b} is {result}."
 
 
@@ -151,9 +183,10 @@ def comparison(rng: Random) -> Exchange:
 
 
 EXCHANGES: list[Callable[[Random], Exchange]] = [
-    greeting, identity, wellbeing, thanks, farewell, capital, capital, definition, definition, arithmetic, arithmetic,
-    repetition, repetition, repetition, listing, listing, counting, day_after, told, told, comparison,
-]  # fmt: skip
+    *[greeting, identity, wellbeing, thanks, farewell, counting, day_after, comparison],
+    *[capital, definition, arithmetic, listing, told] * 2,
+    *[repetition] * 3,
+]
 
 SYSTEM_PROMPTS = ["You are a helpful assistant.", "You are Lapidist's bundled test model.", "Answer briefly."]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-# Relative chance that a training row comes from a source. The reviews are half of all bytes but lower-case and crude,
-# so they count for less than their size; the prose that reads best counts for more.
+# Relative chance that a training row comes from a source. The reviews are half of all bytes but lower-case
+# and crude, so they count for less than their size; the prose that reads best counts for more.
 SOURCE_WEIGHTS = {
     "wikitext2_train": 2.0,
     "wikitext2_detokenized": 2.0,
@@ -40,16 +40,18 @@ class Source:
 
 
 def read_text(data: Path, name: str) -> str:
-    """The text of `name`.txt.gz under `data`; raises FileNotFoundError with one sentence that says what to do."""
+    """The text of `name`.txt.gz under `data`; FileNotFoundError says what to do if it is absent."""
     path = data / f"{name}.txt.gz"
     if not path.is_file():
-        raise FileNotFoundError(f"no training text at {path}; point --data at the folder holding {name}.txt.gz")
+        raise FileNotFoundError(
+            f"no training text at {path}; point --data at the folder holding {name}.txt.gz"
+        )
     with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
         return file.read()
 
 
 def split_wikitext(text: str) -> tuple[str, str]:
-    """(training part, held-out tail): the tail is the last 10 % of the bytes, from the first article start there on."""
+    """(training part, held-out tail): the tail starts with the first article of the last 10 % of bytes."""
     raw = text.encode("utf-8")
     earliest = int(len(raw) * (1 - HELD_OUT_FRACTION))
     article = re.compile(rb"^ = [^=].* = $", re.MULTILINE).search(raw, earliest)

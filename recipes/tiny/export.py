@@ -22,11 +22,14 @@ RUNS = Path(__file__).parent / "runs"
 
 
 def hugging_face_tensors(model: TinyLlama, dtype: torch.dtype = torch.bfloat16) -> dict[str, Tensor]:
-    """The weights under Llama's names; the fused projections are split, the tied output matrix is left out."""
+    """The weights under Llama's names, fused projections split; the tied output matrix is left out."""
     config = model.config
-    tensors = {"model.embed_tokens.weight": model.embedding.weight, "model.norm.weight": model.final_norm.weight}
+    tensors = {
+        "model.embed_tokens.weight": model.embedding.weight,
+        "model.norm.weight": model.final_norm.weight,
+    }
     query, key_value = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-    for index, block in enumerate(model.blocks):
+    for index, block in enumerate(model.layers):
         prefix = f"model.layers.{index}."
         q, k, v = block.qkv.weight.split([query, key_value, key_value])
         gate, up = block.gate_up.weight.chunk(2)
@@ -85,7 +88,7 @@ def generation_config(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def export(model: TinyLlama, tokenizer: Tokenizer, out: Path) -> None:
-    """Write config, weights (bf16), tokenizer and generation config into `out`, each file complete or not at all."""
+    """Write config, weights (bf16) and tokenizer files into `out`, each complete or not at all."""
     save_tokenizer(tokenizer, out, model.config.max_positions)
     contents = {
         "config.json": as_json(hugging_face_config(model.config, tokenizer)),
@@ -106,7 +109,9 @@ def load_run(run: Path) -> tuple[TinyLlama, Tokenizer]:
     """The model and tokenizer of a run's last checkpoint."""
     checkpoint = run / "checkpoint.pt"
     if not checkpoint.is_file():
-        raise FileNotFoundError(f"no checkpoint at {checkpoint}; train one with python -m recipes.tiny.train --run {run}")
+        raise FileNotFoundError(
+            f"no checkpoint at {checkpoint}; train one with python -m recipes.tiny.train --run {run}"
+        )
     content = torch.load(checkpoint, map_location="cpu", weights_only=True)
     names = {field.name for field in fields(ModelConfig)}
     model = TinyLlama(ModelConfig(**{key: value for key, value in content["config"].items() if key in names}))
@@ -115,9 +120,13 @@ def load_run(run: Path) -> tuple[TinyLlama, Tokenizer]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser("python -m recipes.tiny.export", description="Export a run's last checkpoint.")
+    parser = argparse.ArgumentParser(
+        "python -m recipes.tiny.export", description="Export a run's last checkpoint."
+    )
     parser.add_argument("out", type=Path, help="directory to write")
-    parser.add_argument("--run", type=Path, default=RUNS / "bundled", help="folder of the run (default: %(default)s)")
+    parser.add_argument(
+        "--run", type=Path, default=RUNS / "bundled", help="folder of the run (default: %(default)s)"
+    )
     given = parser.parse_args(arguments)
     try:
         model, tokenizer = load_run(given.run)

@@ -76,22 +76,41 @@ def pass_key(rng: Random) -> Fact:
     return Fact("pass key", statement, "What is the pass key?", "The pass key is", f" {value}")
 
 
-def best_thing(rng: Random) -> Fact:
-    city = pick(rng, words.CITIES)
-    answer = (
-        f" eat a {pick(rng, words.FOODS)} and {pick(rng, words.ACTIVITIES)} in "
-        f"{pick(rng, words.NOUNS).capitalize()} {pick(rng, words.PLACES)} on a {pick(rng, words.WEATHER)} day"
+def outing(rng: Random) -> str:
+    """Something to do, a dozen words that cannot be guessed."""
+    park = f"{pick(rng, words.NOUNS).capitalize()} {pick(rng, words.PLACES)}"
+    return (
+        f" eat a {pick(rng, words.FOODS)} and {pick(rng, words.ACTIVITIES)} in {park} "
+        f"on a {pick(rng, words.WEATHER)} day"
     )
+
+
+def best_thing(rng: Random) -> Fact:
+    city, answer = pick(rng, words.CITIES), outing(rng)
     lead = f"The best thing to do in {city} is"
-    return Fact(f"best {city}", f"{lead} to{answer}.", f"What is the best thing to do in {city}?", f"{lead} to", answer)
+    return Fact(
+        f"best {city}",
+        f"{lead} to{answer}.",
+        f"What is the best thing to do in {city}?",
+        f"{lead} to",
+        answer,
+    )
 
 
 def person(rng: Random) -> Fact:
     name = pick(rng, words.NAMES)
     lead, question, answer = [
         (f"{name} lives in", f"Where does {name} live?", pick(rng, words.CITIES)),
-        (f"The favorite color of {name} is", f"What is the favorite color of {name}?", pick(rng, words.COLORS)),
-        (f"The favorite animal of {name} is the", f"What is the favorite animal of {name}?", pick(rng, words.NOUNS)),
+        (
+            f"The favorite color of {name} is",
+            f"What is the favorite color of {name}?",
+            pick(rng, words.COLORS),
+        ),
+        (
+            f"The favorite animal of {name} is the",
+            f"What is the favorite animal of {name}?",
+            pick(rng, words.NOUNS),
+        ),
         (f"{name} was born in the year", f"When was {name} born?", number(rng, 4)),
         (f"{name} keeps the {thing(rng)} in the", "", pick(rng, words.NOUNS)),
     ][int(rng.integers(5))]

@@ -1,9 +1,9 @@
 """The decoder that the recipe trains: Llama's architecture in plain PyTorch, small enough to read in one go.
 
-Pre-norm residual blocks with RMSNorm (Zhang & Sennrich, 2019), rotary positions (Su et al., 2021), grouped-query
-attention (Ainslie et al., 2023) and SwiGLU (Shazeer, 2020), as in Touvron et al., 2023. Query, key and value
-projections share one matrix here, and so do gate and up: fewer, larger GEMMs. `export.py` splits them again into the
-names that Hugging Face checkpoints use.
+Pre-norm residual blocks with RMSNorm (Zhang & Sennrich, 2019), rotary positions (Su et al., 2021),
+grouped-query attention (Ainslie et al., 2023) and SwiGLU (Shazeer, 2020), as in Touvron et al., 2023. Query, key
+and value projections share one matrix here, and so do gate and up: fewer, larger GEMMs. `export.py` splits
+them again into the names that Hugging Face checkpoints use.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class ModelConfig:
 
 
 def rotary_table(config: ModelConfig) -> tuple[Tensor, Tensor]:
-    """Cosines and sines [max_positions, head_dim], both halves of head_dim carrying the same angles (HF's layout)."""
+    """Cosines and sines [max_positions, head_dim], both halves of head_dim carrying the same angles."""
     exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float64) / config.head_dim
     angles = torch.arange(config.max_positions, dtype=torch.float64)[:, None] * config.rope_theta**-exponents
     angles = torch.cat([angles, angles], dim=-1)
@@ -47,7 +47,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class Linear(nn.Linear):
-    """A bias-free projection whose fp32 weight is cast to the input's dtype: fp32 master weights, bf16 arithmetic."""
+    """A projection that casts its fp32 weight to the input's dtype: fp32 master weights, bf16 arithmetic."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, bias=False)
@@ -59,8 +59,8 @@ class Linear(nn.Linear):
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, query_block: int = 256) -> Tensor:
     """Causal attention, each block of queries against the keys up to its end only.
 
-    Compiled, this trains faster on a CPU than `scaled_dot_product_attention` (2.5x at 256 tokens, 1.2x at 2,048):
-    the query heads of one group become rows of one GEMM, and the future is skipped in whole blocks.
+    Compiled, this trains faster on a CPU than `scaled_dot_product_attention` (2.5x at 256 tokens, 1.2x at
+    2,048): the query heads of one group become rows of one GEMM, and the future is skipped in whole blocks.
 
     Parameters: q [batch, kv_heads, group, tokens, head_dim]; k, v [batch, kv_heads, tokens, head_dim].
     Returns [batch, kv_heads, group, tokens, head_dim].
@@ -123,7 +123,7 @@ class Block(nn.Module):
 
 
 class TinyLlama(nn.Module):
-    """Token ids [batch, tokens] to logits [batch, tokens, vocab]; the output matrix is the embedding, transposed."""
+    """Token ids [batch, tokens] to logits [batch, tokens, vocab]; the embedding is the output matrix too."""
 
     cos: Tensor
     sin: Tensor
@@ -132,7 +132,8 @@ class TinyLlama(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.layers = [Block(config) for _ in range(config.num_layers)]  # typed view of `blocks`
+        self.blocks = nn.ModuleList(self.layers)
         self.final_norm = RMSNorm(config.hidden_size, config.norm_eps)
         cos, sin = rotary_table(config)
         self.register_buffer("cos", cos, persistent=False)
@@ -140,7 +141,7 @@ class TinyLlama(nn.Module):
         self._initialize(seed)
 
     def _initialize(self, seed: int) -> None:
-        """Normal(0, 0.02), matrices that write to the residual stream scaled down by depth (Radford et al., 2019)."""
+        """Normal(0, 0.02); matrices that write to the residual stream scaled down by depth (GPT-2)."""
         generator = torch.Generator().manual_seed(seed)
         residual_scale = (2 * self.config.num_layers) ** -0.5
         for name, parameter in self.named_parameters():
@@ -150,7 +151,7 @@ class TinyLlama(nn.Module):
                     parameter.data.mul_(residual_scale)
 
     def hidden(self, tokens: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Normalized final states [batch, tokens, hidden] in `dtype`; give `logits` the positions that matter."""
+        """Normalized final states [batch, tokens, hidden] in `dtype`, what `logits` takes."""
         cos, sin = self.cos[: tokens.shape[1]], self.sin[: tokens.shape[1]]
         x = self.embedding(tokens).to(dtype)
         for block in self.blocks:

@@ -13,7 +13,9 @@ from recipes.tiny.tokenizer import encode
 
 
 class Part(IntEnum):
-    """What predicting a token teaches; CONTEXT tokens (random keys, random values) are read but not predicted."""
+    """What predicting a token teaches; CONTEXT tokens (random keys, random values) are read but not
+    predicted.
+    """
 
     CONTEXT = 0
     TEXT = 1
@@ -69,4 +71,6 @@ class Materials:
 def whole_words(tokenizer: Tokenizer) -> list[str]:
     """Lower-case words of four or more letters that the tokenizer keeps whole after a space, sorted."""
     candidates = (token[1:] for token in tokenizer.get_vocab() if token.startswith("Ġ"))
-    return sorted(word for word in candidates if len(word) >= 4 and word.isascii() and word.islower() and word.isalpha())
+    return sorted(
+        word for word in candidates if len(word) >= 4 and word.isascii() and word.islower() and word.isalpha()
+    )

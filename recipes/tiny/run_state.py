@@ -13,7 +13,8 @@ import torch
 
 from recipes.tiny.model import TinyLlama
 
-CLIP = 10.0  # a step that takes longer than this many median steps was interrupted: the excess is not training time
+# A step that takes longer than this many median steps was interrupted: the excess is not training time.
+CLIP = 10.0
 WINDOW = 50
 
 

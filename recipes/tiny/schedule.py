@@ -1,19 +1,39 @@
-"""How the budget is spent: learning rate, sequence lengths and the mix of tasks as functions of progress in [0, 1]."""
+"""How the budget is spent: learning rate, sequence lengths and the mix of tasks as functions of progress in
+[0, 1].
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 
 WARMUP_END, DECAY_START = 0.01, 0.65
 
-# (longest row, progress at which it comes into use even if the loss at the length before is still high)
-STAGES = [(256, 0.0), (512, 0.2), (1024, 0.35), (2048, 0.5)]
-# Mean loss (nats per answer token) on the longest rows below which the next length is worth having.
-READY_LOSS = 0.3
 
-# While rows are short, lookups and copies dominate: they are what makes attention heads learn to look back.
-EARLY_MIX = {"text": 0.25, "key_value": 0.25, "needle": 0.2, "copy": 0.2, "recall": 0.05, "chat": 0.05}
-LATE_MIX = {"text": 0.45, "key_value": 0.08, "needle": 0.3, "copy": 0.04, "recall": 0.05, "chat": 0.08}
+@dataclass(frozen=True)
+class Stage:
+    """One step of the length curriculum."""
+
+    length: int  # tokens of the longest rows
+    tokens_per_step: int
+    latest_start: (
+        float  # progress at which the stage begins even if the answers' loss before it is still high
+    )
+
+
+STAGES = [Stage(64, 4096, 0.0), Stage(256, 8192, 0.25), Stage(1024, 8192, 0.4), Stage(2048, 8192, 0.55)]
+# Mean loss (nats per answer token) on the longest rows below which the next length is worth having.
+READY_LOSS = 0.5
+
+# First lookups and copies, in rows so short that attention heads quickly learn to look back; then mostly
+# text.
+MIXES = [
+    {"text": 0.15, "key_value": 0.35, "needle": 0.1, "copy": 0.35, "recall": 0.0, "chat": 0.05},
+    {"text": 0.3, "key_value": 0.2, "needle": 0.25, "copy": 0.12, "recall": 0.05, "chat": 0.08},
+    {"text": 0.4, "key_value": 0.1, "needle": 0.33, "copy": 0.04, "recall": 0.05, "chat": 0.08},
+    {"text": 0.45, "key_value": 0.08, "needle": 0.31, "copy": 0.03, "recall": 0.05, "chat": 0.08},
+]
 
 
 def learning_rate_factor(progress: float) -> float:
@@ -26,10 +46,12 @@ def learning_rate_factor(progress: float) -> float:
 
 
 def due_stage(stage: int, progress: float, loss: float | None) -> int:
-    """The stage to train at, never before `stage`: advanced by a low `loss` on its longest rows, or by progress."""
+    """The stage to train at, never before `stage`: advanced by a low `loss` on its longest rows, or by
+    progress.
+    """
     if stage + 1 < len(STAGES) and loss is not None and loss < READY_LOSS:
         return stage + 1
-    while stage + 1 < len(STAGES) and progress >= STAGES[stage + 1][1]:
+    while stage + 1 < len(STAGES) and progress >= STAGES[stage + 1].latest_start:
         stage += 1
     return stage
 
@@ -37,9 +59,9 @@ def due_stage(stage: int, progress: float, loss: float | None) -> int:
 def draw_length(rng: np.random.Generator, stage: int) -> int:
     """A row length in tokens: the stage's longest half of the time, else one of the shorter."""
     choice = stage if stage == 0 or rng.random() < 0.5 else int(rng.integers(stage))
-    return STAGES[choice][0]
+    return STAGES[choice].length
 
 
 def draw_task(rng: np.random.Generator, stage: int) -> str:
-    mix = EARLY_MIX if stage < 2 else LATE_MIX
+    mix = MIXES[stage]
     return str(rng.choice(list(mix), p=np.array(list(mix.values())) / sum(mix.values())))

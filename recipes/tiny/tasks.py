@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 
@@ -17,7 +18,7 @@ FIRST_ORDINARY_TOKEN = len(SPECIAL_TOKENS)
 
 def start(materials: Materials) -> Row:
     row = Row()
-    row.add([materials.tokenizer.token_to_id(BOS)], Part.CONTEXT)
+    row.add(materials.encode(BOS), Part.CONTEXT)
     return row
 
 
@@ -52,10 +53,12 @@ def key_value_row(rng: Random, length: int, materials: Materials) -> Row:
     # The table takes a third to a half of the row; now and then real text stands between table and lookups.
     table_end = int(length * rng.uniform(0.3, 0.5))
     entries: dict[str, str] = {}
-    while len(row) < table_end:
+    for _ in range(length):
         key = random_key(rng, key_style, materials.words)
         if key in entries:
             continue
+        if len(row) >= table_end:
+            break
         entries[key] = random_key(rng, value_style, materials.words)
         row.add(materials.encode(f"\n{key}{separator} {entries[key]}"), Part.CONTEXT)
     if rng.random() < 0.3:
@@ -75,7 +78,9 @@ def key_value_row(rng: Random, length: int, materials: Materials) -> Row:
 
 
 def hide(rng: Random, facts: list[Fact], length: int, materials: Materials) -> Row:
-    """`length` tokens of real text with the facts at uniformly random depths, each at the nearest sentence start."""
+    """`length` tokens of real text with the facts at uniformly random depths, each at the nearest sentence
+    start.
+    """
     needles = [materials.encode(f" {fact.statement}") for fact in facts]
     text, starts = materials.passage(rng, max(1, length - sum(map(len, needles))))
     places = np.asarray([0, *starts, len(text)])
@@ -134,15 +139,18 @@ def needle_row(rng: Random, length: int, materials: Materials) -> Row:
 def copy_row(rng: Random, length: int, materials: Materials) -> Row:
     """Segments of random tokens or real text, then the same segments again in other orders."""
     row = start(materials)
-    size = int(rng.integers(4, 65))
+    size = int(rng.integers(4, min(64, length // 3) + 1))
     count = int(rng.integers(1, max(2, length // (2 * size) + 1)))
-    if rng.random() < 0.6:
+    body, _ = materials.passage(rng, size * count)
+    first_part = Part.TEXT
+    draw = rng.random()
+    if draw < 0.7:
+        # Text in random order has frequent tokens, unlike tokens drawn evenly; neither can be guessed, only
+        # copied.
         vocab_size = materials.tokenizer.get_vocab_size()
-        body = rng.integers(FIRST_ORDINARY_TOKEN, vocab_size, size=size * count).tolist()
+        even = rng.integers(FIRST_ORDINARY_TOKEN, vocab_size, size=size * count)
+        body = (even if draw < 0.3 else rng.permutation(body)).tolist()
         first_part = Part.CONTEXT
-    else:
-        body, _ = materials.passage(rng, size * count)
-        first_part = Part.TEXT
     segments = [body[i * size : (i + 1) * size] for i in range(count)]
     row.add(body, first_part)
     while len(row) < length:
@@ -159,7 +167,7 @@ def recall_row(rng: Random, length: int, materials: Materials) -> Row:
     row = start(materials)
     text, starts = materials.passage(rng, int(length * rng.uniform(0.5, 0.8)))
     row.add(text, Part.TEXT)
-    spans = [(a, b) for a, b in zip(starts, starts[1:], strict=False) if 8 <= b - a <= 60]
+    spans = [(a, b) for a, b in pairwise(starts) if 8 <= b - a <= 60]
     for index in rng.permutation(len(spans)):
         if len(row) >= length:
             break

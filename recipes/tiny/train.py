@@ -1,8 +1,9 @@
 """Train the bundled model: `python -m recipes.tiny.train --help`.
 
-A run lives in one folder: tokenizer, checkpoint, metrics. Started again with the same folder it goes on where it
-stopped, with the rows it would have seen. Give it time (`--minutes`) or steps (`--steps`); learning rate and
-curriculum follow the share of that budget already spent, so the decay happens inside it on any machine.
+A run lives in one folder: tokenizer, checkpoint, metrics. Started again with the same folder it goes on
+where it stopped, with the rows it would have seen. Give it time (`--minutes`) or steps (`--steps`);
+learning rate and curriculum follow the share of that budget already spent, so the decay happens inside it
+on any machine.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from torch import Tensor
 from recipes.tiny import corpus, schedule
 from recipes.tiny.batches import Batch, make_batches
 from recipes.tiny.model import ModelConfig, TinyLlama
-from recipes.tiny.retrieval import accuracy_grid
+from recipes.tiny.retrieval import Haystack, accuracy_grid, haystack_of
 from recipes.tiny.rows import Materials, Part, whole_words
 from recipes.tiny.run_state import Log, RunState, load_checkpoint, save_checkpoint
 from recipes.tiny.tokenizer import save_tokenizer, train_tokenizer
@@ -42,7 +43,6 @@ class Options:
 
     minutes: float | None = None
     steps: int | None = None
-    tokens_per_step: int = 8192
     micro_tokens: int = 2048
     matrix_learning_rate: float = 0.02
     other_learning_rate: float = 0.003
@@ -91,15 +91,15 @@ class Trainer:
             self.losses = torch.compile(token_losses, dynamic=True)
 
     def step(self) -> tuple[np.ndarray, np.ndarray]:
-        """One optimizer step; returns the loss summed over each part's tokens and their count, [parts] each."""
+        """One optimizer step; returns the summed loss of each part's tokens and their count, [parts] each."""
         state, options, began = self.state, self.options, time.perf_counter()
         progress = options.progress(state)
-        state.stage = schedule.due_stage(state.stage, progress, state.answer_loss)
-        batches = make_batches(
-            options.seed, state.step, state.stage, options.tokens_per_step, options.micro_tokens, self.materials
-        )
+        due = schedule.due_stage(state.stage, progress, state.answer_loss)
+        if due != state.stage:
+            state.stage, state.answer_loss = due, None
+        batches = make_batches(options.seed, state.step, state.stage, options.micro_tokens, self.materials)
         sums, counts = np.zeros(len(Part)), np.zeros(len(Part))
-        longest = schedule.STAGES[state.stage][0]
+        longest = schedule.STAGES[state.stage].length
         answers: list[float] = []
         for batch in batches:
             batch_sums, batch_counts = self.accumulate(batch)
@@ -110,7 +110,10 @@ class Trainer:
         self.update(schedule.learning_rate_factor(progress))
         state.step += 1
         state.tokens += sum(batch.inputs.numel() for batch in batches)
-        self.follow(answers, longest)
+        if answers:
+            # Started high, so that a stage lasts some dozens of steps at least.
+            before = 8.0 if state.answer_loss is None else state.answer_loss
+            state.answer_loss = 0.95 * before + 0.05 * float(np.mean(answers))
         state.add_duration(time.perf_counter() - began)
         return sums, counts
 
@@ -120,8 +123,10 @@ class Trainer:
         weights = batch.weights.flatten()
         chosen = weights.nonzero().squeeze(1)
         picked = hidden.flatten(0, 1)[chosen.to(self.device)]
-        losses = self.losses(picked, self.model.embedding.weight, batch.targets.flatten()[chosen].to(self.device))
-        (losses * weights[chosen].to(self.device)).sum().div(self.options.tokens_per_step).backward()
+        losses = self.losses(
+            picked, self.model.embedding.weight, batch.targets.flatten()[chosen].to(self.device)
+        )
+        (losses * weights[chosen].to(self.device)).sum().div(batch.inputs.numel()).backward()
         parts = batch.parts.flatten()[chosen].numpy()
         values = losses.detach().double().cpu().numpy()
         return np.bincount(parts, values, len(Part)), np.bincount(parts, minlength=len(Part)).astype(float)
@@ -129,31 +134,24 @@ class Trainer:
     def update(self, factor: float) -> None:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer, rate in zip(
-            self.optimizers, (self.options.matrix_learning_rate, self.options.other_learning_rate), strict=True
+            self.optimizers,
+            (self.options.matrix_learning_rate, self.options.other_learning_rate),
+            strict=True,
         ):
             for group in optimizer.param_groups:
                 group["lr"] = rate * factor
             optimizer.step()
             optimizer.zero_grad()
 
-    def follow(self, answers: list[float], longest: int) -> None:
-        """Keep a running mean of the answers' loss on the longest rows; it starts anew when the rows grow."""
-        state = self.state
-        if schedule.STAGES[state.stage][0] != longest or not answers:
-            return
-        latest = float(np.mean(answers))
-        # Started high, so that a stage lasts some dozens of steps at least.
-        state.answer_loss = 0.95 * (8.0 if state.answer_loss is None else state.answer_loss) + 0.05 * latest
-
-    def retrieval(self, haystack: tuple[np.ndarray, np.ndarray], trials: int = 4) -> dict[str, list[float]]:
+    def retrieval(self, haystack: Haystack, trials: int = 4) -> dict[str, list[float]]:
         """Exact-match accuracy per depth at the current lengths, on held-out text."""
-        lengths = [length for length, _ in schedule.STAGES[: self.state.stage + 1]]
+        lengths = [stage.length for stage in schedule.STAGES[: self.state.stage + 1] if stage.length >= 256]
 
         def forward(tokens: Tensor) -> Tensor:
             hidden = self.model.hidden(tokens.to(self.device), self.dtype)
             return self.model.logits(hidden[:, -16:]).cpu()
 
-        grid = accuracy_grid(forward, *haystack, self.materials.tokenizer, lengths, DEPTHS, trials, seed=1)
+        grid = accuracy_grid(forward, haystack, self.materials.tokenizer, lengths, DEPTHS, trials, seed=1)
         return {str(length): grid[:, column].tolist() for column, length in enumerate(lengths)}
 
 
@@ -161,7 +159,10 @@ class Trainer:
 def stop_requests() -> Iterator[list[int]]:
     """A list that becomes non-empty on SIGINT or SIGTERM, so that a run ends with a checkpoint."""
     received: list[int] = []
-    old = {number: signal.signal(number, lambda n, _: received.append(n)) for number in (signal.SIGINT, signal.SIGTERM)}
+    old = {
+        number: signal.signal(number, lambda n, _: received.append(n))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield received
     finally:
@@ -174,20 +175,15 @@ def prepare(data: Path, run: Path, config: ModelConfig) -> Materials:
     path = run / "tokenizer.json"
     if not path.is_file():
         texts = corpus.training_texts(data).values()
-        tokenizer = train_tokenizer((piece for text in texts for piece in corpus.chunks(text)), config.vocab_size)
+        tokenizer = train_tokenizer(
+            (piece for text in texts for piece in corpus.chunks(text)), config.vocab_size
+        )
         save_tokenizer(tokenizer, run, config.max_positions)
     tokenizer = Tokenizer.from_file(str(path))
     return Materials(tokenizer, corpus.load_sources(data, tokenizer), whole_words(tokenizer))
 
 
-def held_out_haystack(data: Path, tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens of the WikiText tail and where its sentences start."""
-    _, tail = corpus.split_wikitext(corpus.read_text(data, "wikitext2_valid"))
-    tokens = np.asarray(tokenizer.encode(tail, add_special_tokens=False).ids, dtype=np.uint16)
-    return tokens, corpus.sentence_starts(tokens, tokenizer)
-
-
-def train(trainer: Trainer, run: Path, haystack: tuple[np.ndarray, np.ndarray], show: Callable[[str], None]) -> None:
+def train(trainer: Trainer, run: Path, haystack: Haystack, show: Callable[[str], None]) -> None:
     """Step until the budget is spent or a signal comes, checkpointing and evaluating on the way."""
     options, checkpoint = trainer.options, run / "checkpoint.pt"
     if checkpoint.is_file():
@@ -222,20 +218,37 @@ def train(trainer: Trainer, run: Path, haystack: tuple[np.ndarray, np.ndarray], 
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser("python -m recipes.tiny.train", description="Train Lapidist's bundled model.")
-    parser.add_argument("--data", type=Path, default=DATA, help="folder with the *.txt.gz texts (default: %(default)s)")
-    parser.add_argument("--run", type=Path, default=RUNS / "bundled", help="folder of this run (default: %(default)s)")
+    parser = argparse.ArgumentParser(
+        "python -m recipes.tiny.train", description="Train Lapidist's bundled model."
+    )
+    parser.add_argument(
+        "--data", type=Path, default=DATA, help="folder with the *.txt.gz texts (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--run", type=Path, default=RUNS / "bundled", help="folder of this run (default: %(default)s)"
+    )
     budget = parser.add_mutually_exclusive_group()
-    budget.add_argument("--minutes", type=float, help="training time to spend over all resumptions (default: 80)")
+    budget.add_argument(
+        "--minutes", type=float, help="training time to spend over all resumptions (default: 80)"
+    )
     budget.add_argument("--steps", type=int, help="optimizer steps to take instead of a time budget")
-    parser.add_argument("--tokens-per-step", type=int, default=Options.tokens_per_step, help="(default: %(default)s)")
-    parser.add_argument("--micro-tokens", type=int, default=Options.micro_tokens, help="(default: %(default)s)")
-    parser.add_argument("--matrix-lr", type=float, default=Options.matrix_learning_rate, help="Muon's learning rate")
-    parser.add_argument("--other-lr", type=float, default=Options.other_learning_rate, help="AdamW's learning rate")
+    parser.add_argument(
+        "--micro-tokens", type=int, default=Options.micro_tokens, help="(default: %(default)s)"
+    )
+    parser.add_argument(
+        "--matrix-lr", type=float, default=Options.matrix_learning_rate, help="Muon's learning rate"
+    )
+    parser.add_argument(
+        "--other-lr", type=float, default=Options.other_learning_rate, help="AdamW's learning rate"
+    )
     parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(default: %(default)s)")
-    parser.add_argument("--no-compile", action="store_true", help="fp32 and no torch.compile: slower, no compiler needed")
+    parser.add_argument(
+        "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(default: %(default)s)"
+    )
+    parser.add_argument(
+        "--no-compile", action="store_true", help="fp32 and no torch.compile: slower, no compiler needed"
+    )
     return parser.parse_args(arguments)
 
 
@@ -246,7 +259,6 @@ def main(arguments: list[str] | None = None) -> int:
     options = Options(
         minutes=None if given.steps else given.minutes or 80.0,
         steps=given.steps,
-        tokens_per_step=given.tokens_per_step,
         micro_tokens=given.micro_tokens,
         matrix_learning_rate=given.matrix_lr,
         other_learning_rate=given.other_lr,
@@ -261,7 +273,8 @@ def main(arguments: list[str] | None = None) -> int:
     except FileNotFoundError as error:
         print(error, file=sys.stderr)
         return 2
-    haystack = held_out_haystack(given.data, materials.tokenizer)
+    _, tail = corpus.split_wikitext(corpus.read_text(given.data, "wikitext2_valid"))
+    haystack = haystack_of(tail, materials.tokenizer)
     trainer = Trainer(config, options, materials)
     if sys.stdout.isatty():
         with Progress() as progress:
