@@ -3,7 +3,8 @@
     python -m benchmarks.peak_memory --checkpoint llama-1b
 
 A fresh process loads the checkpoint and runs enough requests to fill the KV cache. Its peak resident memory, less what a
-process that has only imported Lapidist takes, is compared with the bytes of the weights and of the KV cache.
+process that has only imported Lapidist takes, is
+compared with the bytes of the weights and of the KV cache.
 """
 
 import argparse
@@ -38,7 +39,9 @@ print(peak())
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--kv-cache-bytes", type=int, default=256 << 20)
     parser.add_argument("--requests", type=int, default=16)

@@ -17,7 +17,9 @@ def write_result(name: str, result: dict[str, Any]) -> Path:
     RESULTS.mkdir(exist_ok=True)
     file = RESULTS / f"{name}.json"
     temporary = file.with_suffix(".tmp")
-    temporary.write_text(json.dumps({"benchmark": name, "machine": describe_machine(), **result}, indent=2) + "\n")
+    temporary.write_text(
+        json.dumps({"benchmark": name, "machine": describe_machine(), **result}, indent=2) + "\n"
+    )
     os.replace(temporary, file)
     return file
 
@@ -28,7 +30,11 @@ def describe_machine() -> dict[str, Any]:
         "cpu": _cpu_name(),
         "cores": os.cpu_count(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        "isa": [flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16") if flag in _cpu_flags()],
+        "isa": [
+            flag
+            for flag in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
+            if flag in _cpu_flags()
+        ],
         "python": platform.python_version(),
         "packages": {name: found for name in _PACKAGES if (found := _version(name))},
         "commit": _commit(),
@@ -57,5 +63,7 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    found = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
     return found.stdout.strip() or None

@@ -2,10 +2,10 @@
 
     python -m benchmarks.serve_many_clients --clients 200
 
-The server is a process of its own; the clients are plain sockets in one other process, because two hundred of the
-official clients would need more processor time than the server. All of them connect at the same moment, so most wait
-for a place in the batch. The claim: no error, and none starves: the largest time to the first token is at most five
-times the median.
+The server is a process of its own; the clients are plain sockets in one other process, because two hundred of
+the official clients would need more processor time than the server. All of them ask at the same moment, so
+most wait for a place in the batch. The claim: no error, and none starves: the largest time to the first token
+is at most five times the median.
 """
 
 import argparse

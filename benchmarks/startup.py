@@ -1,6 +1,6 @@
 """Seconds from starting ``lapidist serve`` to its first answer on /health, on the bundled model.
 
-    python -m benchmarks.startup --runs 5
+python -m benchmarks.startup --runs 5
 """
 
 import argparse
@@ -16,7 +16,9 @@ from benchmarks.result_file import write_result
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--runs", type=int, default=5)
     args = parser.parse_args()

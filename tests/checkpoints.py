@@ -14,7 +14,10 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 SPECIAL_TOKENS = ["<|bos|>", "<|eos|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
-TEXT = ["the cat sat on the mat and the dog ran after the cat", "Grüße aus Köln, 日本語 и немного русского 🙂"] * 8
+TEXT = [
+    "the cat sat on the mat and the dog ran after the cat",
+    "Grüße aus Köln, 日本語 и немного русского 🙂",
+] * 8
 
 
 def write_tokenizer(directory: Path) -> int:

@@ -1,6 +1,7 @@
 """Many callers on one engine: streaming, cancelling, refusing, ending."""
 
 import asyncio
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,10 +22,10 @@ def llm(llama_directory: Path) -> Iterator[AsyncLLM]:
     llm.shutdown()
 
 
-async def last(llm: AsyncLLM, prompt: object, params: SamplingParams, request_id: str | None = None) -> RequestOutput:
-    async for output in llm.generate(prompt, params, request_id):
-        pass
-    return output
+async def last(
+    llm: AsyncLLM, prompt: object, params: SamplingParams, request_id: str | None = None
+) -> RequestOutput:
+    return [output async for output in llm.generate(prompt, params, request_id)][-1]
 
 
 async def idle(llm: AsyncLLM) -> None:
@@ -39,7 +40,7 @@ async def test_stream_grows_and_ends_like_the_offline_result(llm: AsyncLLM, llam
     async for output in llm.generate("the cat", LONG):
         texts.append(output.outputs[0].text)
     assert len(texts) > 3
-    assert all(later.startswith(earlier) for earlier, later in zip(texts, texts[1:], strict=False))
+    assert all(later.startswith(earlier) for earlier, later in itertools.pairwise(texts))
     assert output.outputs[0].text == expected.text
     assert output.finished
 
@@ -93,7 +94,14 @@ async def test_full_queue_refuses_and_recovers(llm: AsyncLLM) -> None:
 
 
 async def test_invalid_requests_leave_nothing_behind(llm: AsyncLLM) -> None:
-    for prompt in ("", {"prompt_token_ids": [10**9]}, {"prompt_token_ids": [1] * 10_000}, 7, None, {"prompt": 3}):
+    for prompt in (
+        "",
+        {"prompt_token_ids": [10**9]},
+        {"prompt_token_ids": [1] * 10_000},
+        7,
+        None,
+        {"prompt": 3},
+    ):
         with pytest.raises(InvalidRequestError):
             await last(llm, prompt, SHORT)
     stream = llm.generate("the cat", LONG, "same")

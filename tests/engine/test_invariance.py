@@ -17,7 +17,9 @@ def engine(directory: Path, pages: int = 512, **options: object) -> Engine:
     probe = Engine(EngineConfig(directory, dtype="float32", page_size=PAGE_SIZE, kv_cache_bytes=1 << 20))
     page_bytes = (1 << 20) // probe.pool.num_pages
     return Engine(
-        EngineConfig(directory, dtype="float32", page_size=PAGE_SIZE, kv_cache_bytes=pages * page_bytes, **options)
+        EngineConfig(
+            directory, dtype="float32", page_size=PAGE_SIZE, kv_cache_bytes=pages * page_bytes, **options
+        )
     )
 
 
@@ -104,7 +106,9 @@ def test_preemption_and_prefix_hits_really_happen(llama_directory: Path) -> None
     crowded = engine(llama_directory, pages=26, max_num_seqs=6, max_num_batched_tokens=16)
     params = SamplingParams(temperature=0, max_tokens=40, ignore_eos=True)
     for index in range(6):
-        crowded.add(crowded.prepare(str(index), {"prompt_token_ids": [7, 8, 9, 10, 11, 12, index + 20]}, params))
+        crowded.add(
+            crowded.prepare(str(index), {"prompt_token_ids": [7, 8, 9, 10, 11, 12, index + 20]}, params)
+        )
     finish(crowded)
     stats = crowded.stats()
     assert stats.preemptions > 0

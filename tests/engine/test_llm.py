@@ -110,7 +110,9 @@ def test_n_completions_share_the_prompt_and_differ(llm: LLM) -> None:
 
 
 def test_stop_string_ends_the_text_before_it(llm: LLM) -> None:
-    full = llm.generate("the cat", SamplingParams(temperature=0, max_tokens=30, ignore_eos=True))[0].outputs[0]
+    full = llm.generate("the cat", SamplingParams(temperature=0, max_tokens=30, ignore_eos=True))[0].outputs[
+        0
+    ]
     stop = full.text[7:9]
     cut = llm.generate(
         "the cat", SamplingParams(temperature=0, max_tokens=30, ignore_eos=True, stop=["never there", stop])
@@ -119,7 +121,9 @@ def test_stop_string_ends_the_text_before_it(llm: LLM) -> None:
     assert (cut.finish_reason, cut.stop_reason) == ("stop", stop)
     kept = llm.generate(
         "the cat",
-        SamplingParams(temperature=0, max_tokens=30, ignore_eos=True, stop=stop, include_stop_str_in_output=True),
+        SamplingParams(
+            temperature=0, max_tokens=30, ignore_eos=True, stop=stop, include_stop_str_in_output=True
+        ),
     )[0].outputs[0]
     assert kept.text == full.text[: full.text.index(stop)] + stop
 
@@ -133,15 +137,24 @@ def test_stop_token_eos_and_min_tokens(llm: LLM) -> None:
     assert stopped.token_ids == free[: first + 1]
     assert (stopped.finish_reason, stopped.stop_reason) == ("stop", free[6])
     forced = llm.generate("the cat", SamplingParams(max_tokens=9, logit_bias={2: 100.0}))[0].outputs[0]
-    assert (forced.token_ids, forced.text, forced.finish_reason, forced.stop_reason) == ([2], "", "stop", None)
-    late = llm.generate("the cat", SamplingParams(max_tokens=9, min_tokens=4, logit_bias={2: 100.0}))[0].outputs[0]
+    assert (forced.token_ids, forced.text, forced.finish_reason, forced.stop_reason) == (
+        [2],
+        "",
+        "stop",
+        None,
+    )
+    late = llm.generate("the cat", SamplingParams(max_tokens=9, min_tokens=4, logit_bias={2: 100.0}))[
+        0
+    ].outputs[0]
     assert len(late.token_ids) == 5
     assert late.token_ids[-1] == 2
 
 
 def test_maximum_length_is_enforced(llm: LLM) -> None:
     prompt = {"prompt_token_ids": [5] * (llm.max_model_len - 3)}
-    output = llm.generate(prompt, SamplingParams(temperature=0, max_tokens=None, ignore_eos=True))[0].outputs[0]
+    output = llm.generate(prompt, SamplingParams(temperature=0, max_tokens=None, ignore_eos=True))[0].outputs[
+        0
+    ]
     assert (len(output.token_ids), output.finish_reason) == (3, "length")
 
 
@@ -191,7 +204,10 @@ def test_impossible_parameters_are_refused(wrong: dict[str, object]) -> None:
 def test_structured_output_is_valid(llm: LLM) -> None:
     schema = {
         "type": "object",
-        "properties": {"name": {"type": "string", "maxLength": 5}, "age": {"type": "integer", "maximum": 99, "minimum": 0}},
+        "properties": {
+            "name": {"type": "string", "maxLength": 5},
+            "age": {"type": "integer", "maximum": 99, "minimum": 0},
+        },
         "required": ["name", "age"],
         "additionalProperties": False,
     }
@@ -200,7 +216,9 @@ def test_structured_output_is_valid(llm: LLM) -> None:
         value = json.loads(completion.text)
         assert set(value) == {"name", "age"}
         assert completion.finish_reason == "stop"
-    regex = SamplingParams(seed=1, max_tokens=50, structured_output=StructuredOutput(regex="(cat|dog) [0-9]{3}"))
+    regex = SamplingParams(
+        seed=1, max_tokens=50, structured_output=StructuredOutput(regex="(cat|dog) [0-9]{3}")
+    )
     text = llm.generate("x", regex)[0].outputs[0].text
     assert text[:3] in ("cat", "dog")
     assert text[4:].isdigit()
@@ -241,6 +259,8 @@ def test_recorded_steps_tell_what_ran(llama_directory: Path, tmp_path: Path) -> 
         ({"device": "abacus"}, "abacus"),
     ],
 )
-def test_impossible_options_are_refused(llama_directory: Path, options: dict[str, object], message: str) -> None:
+def test_impossible_options_are_refused(
+    llama_directory: Path, options: dict[str, object], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         LLM(llama_directory, **options)

@@ -39,13 +39,14 @@ def chunks(step: ScheduledStep) -> list[tuple[int, int]]:
 def test_long_prompt_is_cut_into_chunks_and_decodes_go_first() -> None:
     scheduler = make()
     scheduler.add(sequence(3, 5))
-    assert chunks(scheduler_step := scheduler.schedule()) == [(0, 3)]
-    run(scheduler, scheduler_step)
+    run(scheduler, scheduler.schedule())
     scheduler.add(sequence(12, 1, first_token=100))
-    assert chunks(step := scheduler.schedule()) == [(3, 1), (0, 7)]
+    step = scheduler.schedule()
+    assert chunks(step) == [(3, 1), (0, 7)]
     assert [entry.samples for entry in step.scheduled] == [True, False]
     run(scheduler, step)
-    assert chunks(step := scheduler.schedule()) == [(4, 1), (7, 5)]
+    step = scheduler.schedule()
+    assert chunks(step) == [(4, 1), (7, 5)]
     assert [entry.samples for entry in step.scheduled] == [True, True]
 
 

@@ -29,13 +29,14 @@ def chat(
     from lapidist.bundled import resolve_model
     from lapidist.engine.async_llm import AsyncLLM
 
-    llm = AsyncLLM(resolve_model(model), dtype=dtype, device=device, max_model_len=max_model_len, max_num_seqs=1)
+    llm = AsyncLLM(
+        resolve_model(model), dtype=dtype, device=device, max_model_len=max_model_len, max_num_seqs=1
+    )
     try:
-        chosen = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "seed": seed}
         params = dataclasses.replace(
             llm.default_sampling_params(),
             max_tokens=max_tokens,
-            **{name: value for name, value in chosen.items() if value is not None},
+            **options.given(temperature=temperature, top_p=top_p, top_k=top_k, seed=seed),
         )
         opening = [{"role": "system", "content": system}] if system else []
         messages = list(opening)

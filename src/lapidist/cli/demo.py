@@ -32,7 +32,9 @@ def demo() -> None:
     """
     start = time.monotonic()
     with subprocess.Popen(
-        [sys.executable, "-m", "lapidist.cli.main", "serve", "tiny", "--port", "0"], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "lapidist.cli.main", "serve", "tiny", "--port", "0"],
+        stdout=subprocess.PIPE,
+        text=True,
     ) as server:
         try:
             url = _wait_until_ready(server)
@@ -43,11 +45,18 @@ def demo() -> None:
                     typer.echo("tiny: ", nl=False)
                     _stream(client, "/v1/chat/completions", {**question, "temperature": 0, "max_tokens": 60})
                 typer.secho(f"\ncontinue: {_PROMPT}", bold=True)
-                _stream(client, "/v1/completions", {"prompt": _PROMPT, "temperature": 0.7, "seed": 1, "max_tokens": 60})
+                _stream(
+                    client,
+                    "/v1/completions",
+                    {"prompt": _PROMPT, "temperature": 0.7, "seed": 1, "max_tokens": 60},
+                )
                 _show_metrics(client)
         finally:
             server.terminate()
-    typer.secho(f"\nserver stopped with exit status {server.returncode}", fg="green" if server.returncode == 0 else "red")
+    typer.secho(
+        f"\nserver stopped with exit status {server.returncode}",
+        fg="green" if server.returncode == 0 else "red",
+    )
     typer.echo("Next: `lapidist chat tiny`, `lapidist serve MODEL`, `lapidist --help`.")
     if server.returncode != 0:
         raise typer.Exit(1)
@@ -70,7 +79,9 @@ def _stream(client: httpx.Client, path: str, body: dict[str, object]) -> None:
         for line in response.iter_lines():
             if line.startswith("data: ") and line != "data: [DONE]":
                 choice = json.loads(line.removeprefix("data: "))["choices"][0]
-                typer.echo(choice["delta"].get("content") or "" if "delta" in choice else choice["text"], nl=False)
+                typer.echo(
+                    choice["delta"].get("content") or "" if "delta" in choice else choice["text"], nl=False
+                )
     typer.echo()
 
 

@@ -1,15 +1,21 @@
 """``lapidist generate``: complete a prompt."""
 
+from __future__ import annotations
+
 import asyncio
 import dataclasses
 import json
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lapidist.cli import options
 from lapidist.cli.terminal import print_stream
+
+if TYPE_CHECKING:
+    from lapidist.engine.async_llm import AsyncLLM
+    from lapidist.engine.sampling_params import SamplingParams
 
 
 def generate(
@@ -24,7 +30,9 @@ def generate(
     seed: options.Seed = None,
     stop: options.Stop = None,
     n: Annotated[int, typer.Option("--n", "-n", help="Completions.", min=1)] = 1,
-    regex: Annotated[str | None, typer.Option(help="The generated text must match this regular expression.")] = None,
+    regex: Annotated[
+        str | None, typer.Option(help="The generated text must match this regular expression.")
+    ] = None,
     ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Go on past the end of text.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the finished output as JSON.")] = False,
     dtype: options.Dtype = "auto",
@@ -42,35 +50,38 @@ def generate(
 
     text = sys.stdin.read() if prompt in (None, "-") else prompt
     llm = AsyncLLM(
-        resolve_model(model), dtype=dtype, device=device, max_model_len=max_model_len, max_num_seqs=max(n, 1), record=record
+        resolve_model(model),
+        dtype=dtype,
+        device=device,
+        max_model_len=max_model_len,
+        max_num_seqs=max(n, 1),
+        record=record,
     )
     try:
-        chosen = {
-            "temperature": temperature,
-            "top_p": top_p,
-            "top_k": top_k,
-            "seed": seed,
-            "stop": stop or None,
-            "structured_output": StructuredOutput(regex=regex) if regex is not None else None,
-        }
         params = dataclasses.replace(
             llm.default_sampling_params(),
             max_tokens=max_tokens,
             n=n,
             ignore_eos=ignore_eos,
-            **{name: value for name, value in chosen.items() if value is not None},
+            **options.given(
+                temperature=temperature,
+                top_p=top_p,
+                top_k=top_k,
+                seed=seed,
+                stop=stop or None,
+                structured_output=None if regex is None else StructuredOutput(regex=regex),
+            ),
         )
         asyncio.run(_complete(llm, text or "", params, as_json))
     finally:
         llm.shutdown()
 
 
-async def _complete(llm, prompt: str, params, as_json: bool) -> None:  # noqa: ANN001
+async def _complete(llm: AsyncLLM, prompt: str, params: SamplingParams, as_json: bool) -> None:
     if params.n == 1 and not as_json:
         await print_stream(llm, prompt, params)
         return
-    async for output in llm.generate(prompt, params):
-        pass
+    output = [output async for output in llm.generate(prompt, params)][-1]
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(output), ensure_ascii=False, indent=2))
     else:

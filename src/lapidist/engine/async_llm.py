@@ -5,7 +5,7 @@ import itertools
 import logging
 import queue
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,11 @@ class _Stream:
             raise item
         assert item is not None
         return item
+
+
+def _deliver(items: list[tuple[_Stream, RequestOutput | Exception]]) -> None:
+    for stream, item in items:
+        stream.put(item)
 
 
 class AsyncLLM:
@@ -138,7 +143,7 @@ class AsyncLLM:
         prompt: Prompt,
         sampling_params: SamplingParams,
         request_id: str | None = None,
-    ) -> AsyncIterator[RequestOutput]:
+    ) -> AsyncGenerator[RequestOutput, None]:
         """Stream a request; every output holds all text so far, the last one has ``finished`` set.
 
         Closing the iterator, or cancelling the task that reads it, aborts the request.
@@ -249,7 +254,7 @@ class AsyncLLM:
             by_loop.setdefault(stream.loop, []).append((stream, item))
         for loop, group in by_loop.items():
             if not loop.is_closed():
-                loop.call_soon_threadsafe(lambda group=group: [stream.put(item) for stream, item in group])
+                loop.call_soon_threadsafe(_deliver, group)
 
     def _check_accepting(self) -> None:
         if not self.is_alive:

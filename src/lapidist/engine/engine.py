@@ -1,6 +1,7 @@
 """The engine: requests in, tokens out, one step at a time."""
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
@@ -9,12 +10,18 @@ import torch
 
 from lapidist.engine.errors import InvalidRequestError
 from lapidist.engine.memory import plan_kv_cache
-from lapidist.engine.outputs import RequestMetrics, TokenLogprobs
+from lapidist.engine.outputs import RequestMetrics
 from lapidist.engine.page_pool import PagePool
 from lapidist.engine.recorder import StepRecorder
 from lapidist.engine.request import Completion, Request, describe_logprobs
 from lapidist.engine.runner import Runner, StepResult
-from lapidist.engine.sampler import SampledToken, Sampler, SequenceSampling, token_logprobs, validate_against_vocabulary
+from lapidist.engine.sampler import (
+    SampledToken,
+    Sampler,
+    SequenceSampling,
+    token_logprobs,
+    validate_against_vocabulary,
+)
 from lapidist.engine.sampling_params import SamplingParams
 from lapidist.engine.scheduler import ScheduledStep, Scheduler
 from lapidist.engine.sequence import Sequence
@@ -68,7 +75,13 @@ class EngineConfig:
     record: str | Path | None = None
 
     def __post_init__(self) -> None:
-        for name in ("max_model_len", "kv_cache_bytes", "page_size", "max_num_seqs", "max_num_batched_tokens"):
+        for name in (
+            "max_model_len",
+            "kv_cache_bytes",
+            "page_size",
+            "max_num_seqs",
+            "max_num_batched_tokens",
+        ):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
@@ -211,7 +224,7 @@ class Engine:
     def default_sampling_params(self) -> SamplingParams:
         """What the checkpoint's ``generation_config.json`` recommends."""
         recommended = self.generation_defaults
-        values = {
+        values: dict[str, Any] = {
             "temperature": recommended.temperature,
             "top_k": recommended.top_k,
             "top_p": recommended.top_p,
@@ -290,15 +303,18 @@ class Engine:
         rows = 0
         for index, entry in enumerate(step.scheduled):
             request, completion = self._completions[entry.sequence]
-            known = request.prompt_logprobs
+            known, k = request.prompt_logprobs, request.params.prompt_logprobs
+            if known is None or k is None or completion.index > 0:
+                continue
             # After a preemption the prompt is computed again; what is known already is kept.
-            if known is None or completion.index > 0 or len(known) >= min(entry.end + 1, completion.sequence.prompt_length):
+            if len(known) >= min(entry.end + 1, completion.sequence.prompt_length):
                 continue
             for part in result.prompt_logits(index):
                 rows += len(part.logits)
                 chosen = request.prompt_token_ids[part.first : part.first + len(part.logits)]
-                found = token_logprobs(part.logits, chosen, request.params.prompt_logprobs)
-                new = [describe_logprobs(row, self.tokenizer) for row in found]
+                new = [
+                    describe_logprobs(row, self.tokenizer) for row in token_logprobs(part.logits, chosen, k)
+                ]
                 known += new[len(known) - part.first :]
         return rows
 
@@ -319,30 +335,34 @@ class Engine:
 
     def _encode(self, prompt: Prompt) -> tuple[str | None, list[int]]:
         """The prompt as text (if it came as text) and as token ids."""
-        text: str | None = None
-        if isinstance(prompt, dict) and "prompt_token_ids" in prompt:
-            text = prompt.get("prompt")
-            token_ids = list(prompt["prompt_token_ids"])
-            vocab_size = self.config.vocab_size
-            for token_id in token_ids:
-                if not isinstance(token_id, int) or isinstance(token_id, bool) or not 0 <= token_id < vocab_size:
-                    raise InvalidRequestError(
-                        f"prompt_token_ids must be integers from 0 to {vocab_size - 1}, got {token_id!r}"
-                    )
-        else:
-            found = prompt.get("prompt") if isinstance(prompt, dict) else prompt
-            if not isinstance(found, str):
-                raise InvalidRequestError(
-                    'a prompt is a string, {"prompt": string} or {"prompt_token_ids": [integers]}, '
-                    f"got {type(found).__name__}"
-                )
-            text = found
+        # Callers come from outside: nothing is taken for granted about the value.
+        parts: dict[str, Any] = dict(prompt) if isinstance(prompt, dict) else {"prompt": prompt}
+        text, token_ids = parts.get("prompt"), parts.get("prompt_token_ids")
+        if isinstance(token_ids, (list, tuple)):
+            self._check_token_ids(token_ids)
+        elif token_ids is None and isinstance(text, str):
             token_ids = self.tokenizer.encode(text)
+        else:
+            raise InvalidRequestError(
+                'a prompt is a string, {"prompt": string} or {"prompt_token_ids": [integers]}, '
+                f"got {type(prompt).__name__} {prompt!r:.80}"
+            )
         if not token_ids:
             raise InvalidRequestError("the prompt is empty: it must have at least one token")
-        return text, token_ids
+        return text, list(token_ids)
 
-    def _completion(self, index: int, prompt_token_ids: list[int], max_length: int, params: SamplingParams) -> Completion:
+    def _check_token_ids(self, token_ids: Iterable[object]) -> None:
+        vocab_size = self.config.vocab_size
+        for token_id in token_ids:
+            whole = isinstance(token_id, int) and not isinstance(token_id, bool)
+            if not whole or not 0 <= token_id < vocab_size:  # type: ignore[operator]
+                raise InvalidRequestError(
+                    f"prompt_token_ids must be integers from 0 to {vocab_size - 1}, got {token_id!r}"
+                )
+
+    def _completion(
+        self, index: int, prompt_token_ids: list[int], max_length: int, params: SamplingParams
+    ) -> Completion:
         sequence = Sequence(
             token_ids=list(prompt_token_ids),
             prompt_length=len(prompt_token_ids),

@@ -35,7 +35,7 @@ def plan_kv_cache(
 
     Raises
     ------
-    ValueError : the cache does not hold one page, or one sequence of ``max_model_len`` tokens does not fit in the cache.
+    ValueError : the cache does not hold one page, or not one sequence of ``max_model_len`` tokens.
     """
     wanted = max_model_len or config.max_position_embeddings
     bytes_per_page = PagedKVCache.bytes_per_page(
@@ -48,7 +48,9 @@ def plan_kv_cache(
     else:
         num_pages = kv_cache_bytes // bytes_per_page
     if num_pages < 1:
-        raise ValueError(f"the KV cache does not hold one page of {page_size} tokens, which takes {bytes_per_page} bytes")
+        raise ValueError(
+            f"the KV cache does not hold one page of {page_size} tokens, which takes {bytes_per_page} bytes"
+        )
     if num_pages >= pages_per_sequence:
         return KVCachePlan(num_pages, wanted)
     if max_model_len is not None:

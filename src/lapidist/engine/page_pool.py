@@ -30,7 +30,9 @@ class PagePool:
 
     def __init__(self, num_pages: int, page_size: int) -> None:
         if num_pages < 1 or page_size < 1:
-            raise ValueError(f"a page pool needs at least one page of one token, got {num_pages} x {page_size}")
+            raise ValueError(
+                f"a page pool needs at least one page of one token, got {num_pages} x {page_size}"
+            )
         self.num_pages = num_pages
         self.page_size = page_size
         self._references = [0] * num_pages

@@ -40,7 +40,9 @@ class StepResult:
 
     def sampling_logits(self) -> Tensor:
         """float32 ``[len(sampling_entries), vocab]``."""
-        rows = [end - 1 for entry, end in zip(self._scheduled, self._starts[1:], strict=True) if entry.samples]
+        rows = [
+            end - 1 for entry, end in zip(self._scheduled, self._starts[1:], strict=True) if entry.samples
+        ]
         return self._decoder.logits(self._hidden[torch.tensor(rows, device=self._hidden.device)])
 
     def prompt_logits(self, index: int) -> Iterator[PromptLogits]:
@@ -51,7 +53,9 @@ class StepResult:
         for offset in range(0, rows, _PROMPT_LOGIT_ROWS):
             start = self._starts[index] + offset
             count = min(_PROMPT_LOGIT_ROWS, rows - offset)
-            yield PromptLogits(entry.start + offset + 1, self._decoder.logits(self._hidden[start : start + count]))
+            yield PromptLogits(
+                entry.start + offset + 1, self._decoder.logits(self._hidden[start : start + count])
+            )
 
 
 class Runner:
@@ -98,7 +102,9 @@ class Runner:
             rope_lengths += [max(sequence.prompt_length, position + 1) for position in span]
             slots += [pages[p // self.page_size] * self.page_size + p % self.page_size for p in span]
             query_starts.append(len(token_ids))
-            page_ids.append(torch.tensor(pages[: -(-entry.end // self.page_size)], device=self.decoder.device))
+            page_ids.append(
+                torch.tensor(pages[: -(-entry.end // self.page_size)], device=self.decoder.device)
+            )
         integers = torch.tensor([token_ids, positions, rope_lengths, slots], device=self.decoder.device)
         return Batch(
             token_ids=integers[0],

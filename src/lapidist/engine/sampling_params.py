@@ -90,11 +90,15 @@ class SamplingParams:
         if self.top_p <= 0 or self.repetition_penalty <= 0:
             raise InvalidRequestError("top_p and repetition_penalty must be greater than 0")
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
-            raise InvalidRequestError(f"min_tokens ({self.min_tokens}) exceeds max_tokens ({self.max_tokens})")
+            raise InvalidRequestError(
+                f"min_tokens ({self.min_tokens}) exceeds max_tokens ({self.max_tokens})"
+            )
         if not all(isinstance(stop, str) and stop for stop in stops):
             raise InvalidRequestError("stop takes non-empty strings")
         if self.structured_output is not None and self.ignore_eos:
-            raise InvalidRequestError("ignore_eos cannot be combined with structured_output, whose end is the end")
+            raise InvalidRequestError(
+                "ignore_eos cannot be combined with structured_output, whose end is the end"
+            )
 
     @property
     def greedy(self) -> bool:

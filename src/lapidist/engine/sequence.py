@@ -34,7 +34,9 @@ class Sequence:
 
     def __post_init__(self) -> None:
         if not 0 < self.prompt_length <= len(self.token_ids):
-            raise ValueError(f"a prompt of {self.prompt_length} tokens in a sequence of {len(self.token_ids)}")
+            raise ValueError(
+                f"a prompt of {self.prompt_length} tokens in a sequence of {len(self.token_ids)}"
+            )
 
     @property
     def num_tokens(self) -> int:
