@@ -1,8 +1,8 @@
 """The decoder that the recipe trains: Llama's architecture in plain PyTorch, small enough to read in one go.
 
 Pre-norm residual blocks with RMSNorm (Zhang & Sennrich, 2019), rotary positions (Su et al., 2021),
-grouped-query attention (Ainslie et al., 2023) and SwiGLU (Shazeer, 2020), as in Touvron et al., 2023. Query, key
-and value projections share one matrix here, and so do gate and up: fewer, larger GEMMs. `export.py` splits
+grouped-query attention (Ainslie et al., 2023) and SwiGLU (Shazeer, 2020), as in Touvron et al., 2023. Query,
+key and value projections share one matrix here, and so do gate and up: fewer, larger GEMMs. `export.py` splits
 them again into the names that Hugging Face checkpoints use.
 """
 

@@ -22,7 +22,7 @@ class Stage:
     )
 
 
-STAGES = [Stage(64, 4096, 0.0), Stage(256, 8192, 0.25), Stage(1024, 8192, 0.4), Stage(2048, 8192, 0.55)]
+STAGES = [Stage(64, 4096, 0.0), Stage(256, 8192, 0.25), Stage(1024, 8192, 0.4), Stage(2048, 8192, 0.45)]
 # Mean loss (nats per answer token) on the longest rows below which the next length is worth having.
 READY_LOSS = 0.5
 
@@ -57,8 +57,8 @@ def due_stage(stage: int, progress: float, loss: float | None) -> int:
 
 
 def draw_length(rng: np.random.Generator, stage: int) -> int:
-    """A row length in tokens: the stage's longest half of the time, else one of the shorter."""
-    choice = stage if stage == 0 or rng.random() < 0.5 else int(rng.integers(stage))
+    """A row length in tokens: the stage's longest half of the time, else one of the two before it."""
+    choice = stage if rng.random() < 0.5 else int(rng.integers(max(0, stage - 2), max(1, stage)))
     return STAGES[choice].length
 
 
