@@ -26,7 +26,7 @@ TEXT = [
 ] * 4
 SPECIAL_TOKENS = ["<unk>", "<s>", "</s>", "<|user|>"]
 
-TOKENIZER_KINDS = ("byte_level", "llama3", "llama2", "gemma", "metaspace", "unigram")
+TOKENIZER_KINDS = ("byte_level", "llama3", "llama2", "llama2_resaved", "gemma", "metaspace", "unigram")
 
 
 def _train(kind: str) -> Tokenizer:
@@ -59,10 +59,13 @@ def _train(kind: str) -> Tokenizer:
             tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
             parts = [decoders.ByteFallback(), decoders.Metaspace()]
         else:
-            prepend = [normalizers.Prepend("▁")] if kind == "llama2" else []
-            tokenizer.normalizer = normalizers.Sequence([*prepend, normalizers.Replace(" ", "▁")])
+            if kind == "llama2_resaved":  # as transformers 5 writes it
+                tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+            else:
+                prepend = [normalizers.Prepend("▁")] if kind == "llama2" else []
+                tokenizer.normalizer = normalizers.Sequence([*prepend, normalizers.Replace(" ", "▁")])
             parts = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
-            if kind == "llama2":
+            if kind != "gemma":
                 parts.append(decoders.Strip(" ", 1, 0))
         tokenizer.decoder = decoders.Sequence(parts)
         trainer = trainers.BpeTrainer(vocab_size=600, special_tokens=[*specials, *byte_tokens])

@@ -5,10 +5,10 @@ import functools
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trained_tokenizers import TEXT, TOKENIZER_KINDS, tokenizer_directory
 
 from lapidist.engine.detokenizer import IncrementalDetokenizer
 from lapidist.models.tokenizer import Tokenizer
+from tests.trained_tokenizers import TEXT, TOKENIZER_KINDS, tokenizer_directory
 
 EVERY_KIND = pytest.mark.parametrize("kind", TOKENIZER_KINDS)
 

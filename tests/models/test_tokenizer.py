@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trained_tokenizers import TOKENIZER_KINDS, tokenizer_directory
 
 from lapidist.models.errors import ChatTemplateError, CheckpointError
 from lapidist.models.tokenizer import Tokenizer
+from tests.trained_tokenizers import TOKENIZER_KINDS, tokenizer_directory
 
 transformers = pytest.importorskip("transformers")
 
