@@ -10,9 +10,11 @@ from lapidist import LLM, SamplingParams
 class Lapidist:
     """A checkpoint in ``LLM``; without prefix caching, so that every run does all its work."""
 
-    def __init__(self, checkpoint: str, threads: int, context: int = 8192) -> None:
+    def __init__(self, checkpoint: str, threads: int, context: int = 2048) -> None:
         torch.set_num_threads(threads)
-        self._llm = LLM(checkpoint, dtype="bfloat16", max_model_len=context, enable_prefix_caching=False)
+        self._llm = LLM(
+            checkpoint, dtype="bfloat16", max_model_len=context, max_num_seqs=16, enable_prefix_caching=False
+        )
 
     def prefill_seconds(self, prompt: list[int]) -> float:
         start = time.perf_counter()
