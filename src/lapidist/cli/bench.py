@@ -33,7 +33,7 @@ def serve(
         str | None, typer.Option(help="Measure an OpenAI-compatible server instead (key: OPENAI_API_KEY).")
     ] = None,
     served_name: Annotated[
-        str | None, typer.Option("--model", help="Model to ask the server for.  [default: its first]")
+        str | None, typer.Option("--model", help="Model to ask the server for, else its first.")
     ] = None,
     tokenizer: Annotated[
         Path | None, typer.Option(help="Directory with the served model's tokenizer.json, for exact lengths.")
