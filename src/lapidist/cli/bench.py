@@ -191,4 +191,6 @@ def _present(
     if not result.metrics.completed:
         raise typer.Exit(1)
     if plot is not None:
-        plot_latency_cdf(result.records, plot, title=f"{target}, {benchmark.trace.source}")
+        plot_latency_cdf(
+            result.records, plot, title=f"{Path(target).name}, {Path(benchmark.trace.source).name}"
+        )

@@ -14,8 +14,8 @@ from lapidist.evaluation.serving.metrics import Latency, Metrics
 from lapidist.evaluation.serving.record import RequestRecord
 
 _ROWS = (
-    ("time to first token (TTFT)", "ttft"),
-    ("time per output token (TPOT)", "tpot"),
+    ("first token (TTFT)", "ttft"),
+    ("per output token (TPOT)", "tpot"),
     ("between tokens (ITL)", "inter_token"),
     ("end to end", "end_to_end"),
 )
