@@ -125,11 +125,14 @@ class ChatTemplate:
                     raise ChatTemplateError("the conversation is too long for the model's chat template")
         except ChatTemplateError:
             raise
-        except _Refusal as refusal:
-            raise ChatTemplateError(f"the chat template refuses the conversation: {refusal}") from None
+        except _Refusal as error:
+            raise ChatTemplateError(
+                f"the chat template refuses the conversation: {_one_line(error)}"
+            ) from None
         except Exception as error:  # a template can raise whatever its expressions raise
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise ChatTemplateError(f"the chat template fails on the conversation: {reason}") from error
+            raise ChatTemplateError(
+                f"the chat template fails on the conversation: {_one_line(error)}"
+            ) from error
         return "".join(pieces)
 
     @cached_property
@@ -138,6 +141,10 @@ class ChatTemplate:
             return _ENVIRONMENT.from_string(self._source)
         except jinja2.TemplateError as error:
             raise ChatTemplateError(f"the chat template is not valid Jinja: {error.message}") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _join_text_parts(parts: list[Any], where: str) -> str:

@@ -1,12 +1,12 @@
 """How a checkpoint wants to be sampled: ``generation_config.json``."""
 
-import json
 import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from lapidist.models.errors import CheckpointError
+from lapidist.models.json_file import read_json_object
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,11 @@ def load_generation_defaults(path: str | Path) -> GenerationDefaults:
     """
     directory = Path(path)
     file = directory / "generation_config.json"
-    values = _read_json_object(file)
+    values = read_json_object(file) if file.exists() else {}
     eos = _eos_token_ids(values, file)
     config_file = directory / "config.json"
-    eos |= _eos_token_ids(_read_json_object(config_file), config_file)
+    if config_file.exists():
+        eos |= _eos_token_ids(read_json_object(config_file), config_file)
     known = {field.name for field in fields(GenerationDefaults)} - {"eos_token_ids"}
     given = {key: value for key, value in values.items() if key in known and value is not None}
     for key, value in given.items():
@@ -82,15 +83,3 @@ def _eos_token_ids(values: dict[str, Any], file: Path) -> dict[int, None]:
                 f"{file}: eos_token_id must be a token id or a list of them, got {declared!r}"
             )
     return dict.fromkeys(ids)
-
-
-def _read_json_object(file: Path) -> dict[str, Any]:
-    if not file.exists():
-        return {}
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file} is not JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise CheckpointError(f"{file} must hold a JSON object, not {type(found).__name__}")
-    return found

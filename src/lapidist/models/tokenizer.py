@@ -11,6 +11,7 @@ from tokenizers import AddedToken
 
 from lapidist.models.chat_template import ChatTemplate
 from lapidist.models.errors import ChatTemplateError, CheckpointError
+from lapidist.models.json_file import read_json_object
 
 _NAMED_SPECIAL_TOKENS = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 
@@ -65,10 +66,10 @@ class Tokenizer:
         directory = Path(path)
         backend = _read_backend(directory / "tokenizer.json")
         config_file = directory / "tokenizer_config.json"
-        config = _read_json_object(config_file) if config_file.exists() else {}
+        config = read_json_object(config_file) if config_file.exists() else {}
         special_tokens_file = directory / "special_tokens_map.json"
         if "added_tokens_decoder" not in config and special_tokens_file.exists():
-            config |= _read_json_object(special_tokens_file)
+            config |= read_json_object(special_tokens_file)
         try:
             special_tokens = _named_special_tokens(config)
             backend.encode_special_tokens = bool(config.get("split_special_tokens", False))
@@ -221,16 +222,6 @@ def _read_backend(file: Path) -> tokenizers.Tokenizer:
         return tokenizers.Tokenizer.from_str(text)
     except Exception as error:  # the library raises the bare class
         raise CheckpointError(f"{file} is not a tokenizer of the tokenizers library: {error}") from error
-
-
-def _read_json_object(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file} is not JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise CheckpointError(f"{file} must hold a JSON object, not {type(found).__name__}")
-    return found
 
 
 def _named_special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
