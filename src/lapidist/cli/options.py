@@ -17,11 +17,11 @@ Dtype = Annotated[
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.", metavar="DEVICE")]
 MaxModelLen = Annotated[
     int | None,
-    typer.Option(help="Prompt and generated tokens at most.  [default: the model's context]", min=1),
+    typer.Option(help="Prompt and generated tokens at most. (default: the model's context)", min=1),
 ]
 MaxTokens = Annotated[int, typer.Option(help="Tokens to generate at most.", min=1)]
 Temperature = Annotated[
-    float | None, typer.Option(help="0 is greedy.  [default: the checkpoint's, else 1]", min=0.0)
+    float | None, typer.Option(help="0 is greedy. (default: the checkpoint's, else 1)", min=0.0)
 ]
 TopP = Annotated[
     float | None, typer.Option(help="Sample from the likeliest tokens with this total probability.")
