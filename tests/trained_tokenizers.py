@@ -29,55 +29,73 @@ SPECIAL_TOKENS = ["<unk>", "<s>", "</s>", "<|user|>"]
 TOKENIZER_KINDS = ("byte_level", "llama3", "llama2", "llama2_resaved", "gemma", "metaspace", "unigram")
 
 
-def _train(kind: str) -> Tokenizer:
-    specials = [AddedToken(text, special=True, normalized=False) for text in SPECIAL_TOKENS]
-    if kind == "unigram":
-        tokenizer = Tokenizer(models.Unigram())
-        tokenizer.normalizer = normalizers.NFKC()
+def _special_tokens() -> list[AddedToken]:
+    return [AddedToken(text, special=True, normalized=False) for text in SPECIAL_TOKENS]
+
+
+def _train_unigram() -> Tokenizer:
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    trainer = trainers.UnigramTrainer(vocab_size=300, special_tokens=_special_tokens(), unk_token="<unk>")
+    tokenizer.train_from_iterator(TEXT, trainer)
+    return tokenizer
+
+
+def _train_byte_level() -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE())
+    words = Regex(r"\p{N}{1,3}| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(words, "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=500, special_tokens=_special_tokens(), initial_alphabet=alphabet)
+    tokenizer.train_from_iterator(TEXT, trainer)
+    return tokenizer
+
+
+def _train_byte_fallback(kind: str) -> Tokenizer:
+    """Only ASCII text is trained on, so that other characters fall back to bytes."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    parts = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    if kind == "llama2":
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    elif kind == "llama2_resaved":  # as transformers 5 writes it
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    elif kind == "gemma":
+        tokenizer.normalizer = normalizers.Replace(" ", "▁")
+        parts.pop()
+    elif kind == "metaspace":
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-        tokenizer.decoder = decoders.Metaspace()
-        trainer = trainers.UnigramTrainer(vocab_size=300, special_tokens=specials, unk_token="<unk>")
-        tokenizer.train_from_iterator(TEXT, trainer)
-        return tokenizer
-    if kind in ("byte_level", "llama3"):
-        tokenizer = Tokenizer(models.BPE())
-        words = Regex(r"\p{N}{1,3}| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
-        split = pre_tokenizers.Split(words, "isolated")
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-            [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-        )
-        tokenizer.decoder = decoders.ByteLevel()
-        alphabet = pre_tokenizers.ByteLevel.alphabet()
-        trainer = trainers.BpeTrainer(vocab_size=500, special_tokens=specials, initial_alphabet=alphabet)
-        tokenizer.train_from_iterator(TEXT, trainer)
+        parts = [decoders.ByteFallback(), decoders.Metaspace()]
+    tokenizer.decoder = decoders.Sequence(parts)
+    specials = _special_tokens()
+    byte_tokens = [AddedToken(f"<0x{byte:02X}>", special=False, normalized=False) for byte in range(256)]
+    trainer = trainers.BpeTrainer(vocab_size=600, special_tokens=[*specials, *byte_tokens])
+    tokenizer.train_from_iterator([line.encode("ascii", "ignore").decode() for line in TEXT], trainer)
+    # The byte tokens belong to the vocabulary alone: as added tokens they would match text like "<0x41>".
+    description = json.loads(tokenizer.to_str())
+    description["added_tokens"] = description["added_tokens"][: len(specials)]
+    return Tokenizer.from_str(json.dumps(description))
+
+
+def _train(kind: str) -> Tokenizer:
+    if kind == "unigram":
+        tokenizer = _train_unigram()
+    elif kind in ("byte_level", "llama3"):
+        tokenizer = _train_byte_level()
     else:
-        # Only ASCII text is trained on, so that other characters fall back to bytes.
-        byte_tokens = [AddedToken(f"<0x{byte:02X}>", special=False, normalized=False) for byte in range(256)]
-        tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
-        ascii_text = [line.encode("ascii", "ignore").decode() for line in TEXT]
-        if kind == "metaspace":
-            tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-            parts = [decoders.ByteFallback(), decoders.Metaspace()]
-        else:
-            if kind == "llama2_resaved":  # as transformers 5 writes it
-                tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
-            else:
-                prepend = [normalizers.Prepend("▁")] if kind == "llama2" else []
-                tokenizer.normalizer = normalizers.Sequence([*prepend, normalizers.Replace(" ", "▁")])
-            parts = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
-            if kind != "gemma":
-                parts.append(decoders.Strip(" ", 1, 0))
-        tokenizer.decoder = decoders.Sequence(parts)
-        trainer = trainers.BpeTrainer(vocab_size=600, special_tokens=[*specials, *byte_tokens])
-        tokenizer.train_from_iterator(ascii_text, trainer)
-        # The byte tokens belong to the vocabulary alone: as added tokens they would match text like "<0x41>".
-        description = json.loads(tokenizer.to_str())
-        description["added_tokens"] = description["added_tokens"][: len(specials)]
-        tokenizer = Tokenizer.from_str(json.dumps(description))
-    if kind != "byte_level":
-        bos = tokenizer.token_to_id("<s>")
+        tokenizer = _train_byte_fallback(kind)
+    # Ordinary added tokens; a byte-level decoder takes the first for bytes, but not the second.
+    tokenizer.add_tokens([AddedToken("é!", normalized=False), AddedToken("two words", lstrip=True)])
+    if kind not in ("byte_level", "unigram"):
         tokenizer.post_processor = processors.TemplateProcessing(
-            single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", bos)]
+            single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", tokenizer.token_to_id("<s>"))]
         )
     return tokenizer
 

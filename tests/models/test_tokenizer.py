@@ -18,7 +18,22 @@ transformers = pytest.importorskip("transformers")
 PIECES = st.one_of(
     st.text(st.characters(exclude_categories=["Cs"]), max_size=12),
     st.sampled_from(
-        [" ", "  ", "\n", "▁", "<s>", "</s>", "<|user|>", "<unk>", "<0x41>", "😀", "stone", " fox"]
+        [
+            " ",
+            "  ",
+            "\n",
+            "▁",
+            "<s>",
+            "</s>",
+            "<|user|>",
+            "<unk>",
+            "é!",
+            "two words",
+            "<0x41>",
+            "😀",
+            "stone",
+            " fox",
+        ]
     ),
 )
 TEXTS = st.lists(PIECES, max_size=10).map("".join)

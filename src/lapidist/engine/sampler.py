@@ -83,7 +83,7 @@ class Sampler:
             own = [states[row] for row in block]
             self._sample_block(_copy(logits, block), block, own, [masks[row] for row in block], chosen)
         return [
-            _finished(logits[row], state, token_id, chosen.errors.get(row))
+            _finished(logits, row, state, token_id, chosen.errors.get(row))
             for row, (state, token_id) in enumerate(zip(states, chosen.token_ids, strict=True))
         ]
 
@@ -145,9 +145,10 @@ def _likeliest(x: torch.Tensor) -> list[tuple[int, float]]:
 
 
 def _finished(
-    logits: torch.Tensor, state: SequenceSampling, token_id: int, error: str | None
+    logits: torch.Tensor, row: int, state: SequenceSampling, token_id: int, error: str | None
 ) -> SampledToken:
+    """The token of one row, with log-probabilities if it asked for them."""
     if error is not None or state.params.logprobs is None:
         return SampledToken(token_id, error=error)
-    [entries] = token_logprobs(logits.unsqueeze(0), [token_id], state.params.logprobs)
+    [entries] = token_logprobs(logits[row : row + 1], [token_id], state.params.logprobs)
     return SampledToken(token_id, entries[0][1], entries)

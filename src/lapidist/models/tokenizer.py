@@ -49,7 +49,6 @@ class Tokenizer:
         self._chat_templates = {
             name: ChatTemplate(source, self.special_tokens) for name, source in (chat_templates or {}).items()
         }
-        self._added_token_ids = frozenset(backend.get_added_tokens_decoder())
         decoders = _decoder_types(backend)
         self.is_byte_level = "ByteLevel" in decoders
         self._byte_fallback = "ByteFallback" in decoders
@@ -101,15 +100,13 @@ class Tokenizer:
         token = self.backend.id_to_token(token_id)
         if token is None:
             return b""
-        if token_id in self._added_token_ids:
-            return token.encode()
         if self.is_byte_level:
             return byte_level_bytes(token)
         if self.is_byte_token(token_id):
             return bytes([int(token[3:5], 16)])
         # Decoders treat the first token of a text differently, so the token is decoded after another one.
-        before = self.backend.decode([token_id])
-        return self.backend.decode([token_id, token_id])[len(before) :].encode()
+        before = self.decode([token_id], skip_special_tokens=False)
+        return self.decode([token_id, token_id], skip_special_tokens=False)[len(before) :].encode()
 
     def is_byte_token(self, token_id: int) -> bool:
         """Whether the token is one byte of a character that is not in the vocabulary, like ``<0xE2>``."""
@@ -197,7 +194,7 @@ _BYTE_OF_CHARACTER = _byte_level_alphabet()
 
 
 def byte_level_bytes(token: str) -> bytes:
-    """Bytes of a byte-level token; a token with any other character (an added token) is its own text."""
+    """Bytes of a byte-level token; a token with any other character (like a space) is its own text."""
     try:
         return bytes([_BYTE_OF_CHARACTER[character] for character in token])
     except KeyError:
