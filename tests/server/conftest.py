@@ -112,7 +112,7 @@ def long_llama_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def start(long_llama_directory: Path) -> Start:
-    """Starts a server with options of the engine and settings of the server, for as long as a ``with`` block."""
+    """Starts a server with settings of its own and options of the engine, for as long as a ``with`` block."""
 
     def start_server(
         settings: ServerSettings | None = None, **engine_options: Any

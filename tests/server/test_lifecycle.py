@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import re
 import signal
 import socket
@@ -109,6 +110,15 @@ def test_port_in_use(long_llama_directory: Path) -> None:
     assert server.returncode == 1
     assert server.stderr.strip() == f"error: cannot listen on 127.0.0.1:{port}: address already in use"
     assert server.stdout == ""
+
+
+def test_an_empty_key_does_not_leave_the_server_open(long_llama_directory: Path) -> None:
+    command = [sys.executable, "-m", "lapidist.cli.main", "serve", str(long_llama_directory), "--port", "0"]
+    environment = {**os.environ, "LAPIDIST_API_KEY": ""}
+    server = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    assert server.returncode != 0
+    assert "the API key must be" in server.stderr
+    assert "Traceback" not in server.stderr
 
 
 def test_a_dead_engine_is_reported(start) -> None:

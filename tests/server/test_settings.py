@@ -15,6 +15,7 @@ from lapidist.server.settings import ServerSettings
         ({"api_key": ""}, "API key"),
         ({"api_key": "  "}, "API key"),
         ({"api_key": "schlüssel"}, "API key"),
+        ({"api_key": "key\n"}, "API key"),
         ({"served_model_names": ("a", "")}, "served model name"),
     ],
 )

@@ -1,11 +1,14 @@
 """``lapidist serve``: an OpenAI-compatible server."""
 
 import logging
+import os
 from typing import Annotated
 
 import typer
 
 from lapidist.cli import options
+
+_KEY_VARIABLE = "LAPIDIST_API_KEY"
 
 
 def serve(
@@ -21,21 +24,19 @@ def serve(
         typer.Option(
             help="Key that clients must send as Authorization: Bearer KEY. Prefer the environment variable: "
             "other users of the machine can read command lines.",
-            envvar="LAPIDIST_API_KEY",
+            envvar=_KEY_VARIABLE,
         ),
     ] = None,
     served_model_name: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Name that requests use; may be given several times.  [default: the directory's name]"
-        ),
+        typer.Option(help="Name that requests use; may be given several times (default: the directory's)."),
     ] = None,
     dtype: options.Dtype = "auto",
     device: options.Device = "cpu",
     max_model_len: options.MaxModelLen = None,
     kv_cache_gib: Annotated[
         float | None,
-        typer.Option(help="KV cache in GiB.  [default: what full batches can use]", min=0.0, metavar="GIB"),
+        typer.Option(help="KV cache in GiB (default: what full batches can use).", min=0.0, metavar="GIB"),
     ] = None,
     max_num_seqs: Annotated[int, typer.Option(help="Sequences computed at once.", min=1)] = 64,
     max_num_batched_tokens: Annotated[
@@ -46,11 +47,11 @@ def serve(
     ] = 256,
     max_body_mib: Annotated[float, typer.Option(help="Largest request body in MiB.", min=0.001)] = 4.0,
     max_prompt_tokens: Annotated[
-        int | None, typer.Option(help="Longest prompt.  [default: the context]", min=1)
+        int | None, typer.Option(help="Longest prompt in tokens (default: the context).", min=1)
     ] = None,
     max_completion_tokens: Annotated[
         int | None,
-        typer.Option(help="Most tokens one completion may ask for.  [default: the context]", min=1),
+        typer.Option(help="Most tokens that a completion may ask for (default: the context).", min=1),
     ] = None,
     max_n: Annotated[int, typer.Option(help="Most completions per prompt.", min=1)] = 16,
     max_prompts: Annotated[int, typer.Option(help="Most prompts per request.", min=1)] = 64,
@@ -79,7 +80,8 @@ def serve(
 
     settings = ServerSettings(
         served_model_names=tuple(served_model_name or ()),
-        api_key=api_key,
+        # typer takes an empty variable for an unset one; here it is a mistake that would leave the server open.
+        api_key=os.environ.get(_KEY_VARIABLE) if api_key is None else api_key,
         allowed_origins=tuple(cors_origin or ()),
         max_body_bytes=int(max_body_mib * 2**20),
         request_timeout_seconds=request_timeout_seconds,

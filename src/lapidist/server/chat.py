@@ -41,7 +41,9 @@ class _ChatAnswer:
 
     async def respond(self) -> Response:
         params = self._sampling_params()
-        prompt = await chat_prompt(self._serving.engine, self._serving.settings, self._chat)
+        prompt = await chat_prompt(
+            self._serving.engine, self._serving.settings, self._chat, len(await self._request.body())
+        )
         if self._chat.stream:
             return EventStream(self._events(prompt, params))
         work = self._serving.generator.finish([prompt], params, self._answer.id)

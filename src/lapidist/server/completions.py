@@ -43,7 +43,9 @@ class _CompletionAnswer:
 
     async def respond(self) -> Response:
         params = self._sampling_params()
-        prompts = await completion_prompts(self._serving.engine, self._serving.settings, self._wanted)
+        prompts = await completion_prompts(
+            self._serving.engine, self._serving.settings, self._wanted, len(await self._request.body())
+        )
         if self._wanted.stream:
             return EventStream(self._events(prompts, params))
         work = self._serving.generator.finish(prompts, params, self._answer.id)

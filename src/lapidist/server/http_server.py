@@ -17,7 +17,7 @@ from lapidist.server.settings import ServerSettings
 
 logger = logging.getLogger(__name__)
 
-# After the drain, clients get this long to take what has been written for them.
+# After the drain, clients get this long to take what has been written for them; then their connections are cut.
 _CLOSE_SECONDS = 2
 
 
@@ -46,7 +46,7 @@ class HttpServer(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                timeout_graceful_shutdown=_CLOSE_SECONDS,
+                timeout_graceful_shutdown=_CLOSE_SECONDS + 1,
             )
         )
         serving: Serving = app.state.serving
@@ -60,6 +60,10 @@ class HttpServer(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
         self._on_ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().call_later(_CLOSE_SECONDS, self._cut_connections)
+        await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Called on a signal. uvicorn would let it end the process; a drained server has ended well."""
@@ -84,3 +88,7 @@ class HttpServer(uvicorn.Server):
         if aborted:
             logger.warning("aborted %d requests that were not finished in time", aborted)
         self.should_exit = True
+
+    def _cut_connections(self) -> None:
+        for connection in self.server_state.connections:
+            connection.transport.abort()

@@ -53,8 +53,15 @@ class ServerSettings:
                 raise ValueError(f"{limit.name} must be greater than 0, got {value}")
         if self.drain_timeout_seconds < 0:
             raise ValueError(f"drain_timeout_seconds must not be negative, got {self.drain_timeout_seconds}")
-        if self.api_key is not None and (not self.api_key.strip() or not self.api_key.isascii()):
+        if self.api_key is not None and not (self.api_key and _is_header_text(self.api_key)):
             # An empty key is a variable that somebody forgot to set; serving without a lock would be worse.
-            raise ValueError("the API key must be non-empty ASCII text; unset it to serve without a key")
+            raise ValueError(
+                "the API key must be ASCII text without spaces around it; unset it to serve without a key"
+            )
         if not all(self.served_model_names):
             raise ValueError("a served model name must not be empty")
+
+
+def _is_header_text(text: str) -> bool:
+    """Whether a client can send exactly this in a header."""
+    return text.isascii() and text.isprintable() and text == text.strip()

@@ -28,7 +28,8 @@ class TextPart(RequestModel):
         return value
 
 
-Content = str | Annotated[list[TextPart], Field(min_length=1)]
+# Bounded because validating takes time on the event loop.
+Content = str | Annotated[list[TextPart], Field(min_length=1, max_length=1024)]
 
 
 class FunctionCall(RequestModel):
@@ -89,7 +90,7 @@ class Tool(RequestModel):
 class ChatCompletionRequest(SamplingFields):
     """A conversation to continue."""
 
-    messages: list[Message] = Field(min_length=1)
+    messages: list[Message] = Field(min_length=1, max_length=8192)
     max_completion_tokens: int | None = Field(None, ge=1, le=2**31 - 1)
     max_tokens: int | None = Field(
         None, ge=1, le=2**31 - 1, description="Older name of max_completion_tokens."
