@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 from rich.progress import Progress
 
 from lapidist.engine.engine import Engine, EngineConfig, Prompt
@@ -82,7 +83,7 @@ class LLM:
         self,
         prompts: Prompt | Sequence[Prompt],
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
-        use_tqdm: bool = False,
+        use_tqdm: bool | None = None,
     ) -> list[RequestOutput]:
         """Complete every prompt; outputs come in the order of the prompts.
 
@@ -90,7 +91,7 @@ class LLM:
         ----------
         prompts : one prompt or several; each a string, ``{"prompt": str}`` or ``{"prompt_token_ids": list[int]}``.
         sampling_params : for all prompts, or one for each; None is the checkpoint's recommendation.
-        use_tqdm : show a progress bar.
+        use_tqdm : show a progress bar on stderr; None does so for several prompts on a terminal.
 
         Raises
         ------
@@ -118,7 +119,7 @@ class LLM:
         self,
         messages: Sequence[Message] | Sequence[Sequence[Message]],
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
-        use_tqdm: bool = False,
+        use_tqdm: bool | None = None,
         *,
         add_generation_prompt: bool = True,
         tools: list[dict[str, Any]] | None = None,
@@ -139,8 +140,11 @@ class LLM:
         ]
         return self.generate(prompts, sampling_params, use_tqdm)
 
-    def _run(self, num_requests: int, show_progress: bool) -> None:
-        with Progress(disable=not show_progress) as progress:
+    def _run(self, num_requests: int, show_progress: bool | None) -> None:
+        console = Console(stderr=True)
+        if show_progress is None:
+            show_progress = num_requests > 1 and console.is_terminal
+        with Progress(console=console, disable=not show_progress) as progress:
             task = progress.add_task("Generating", total=num_requests)
             while self.engine.has_work():
                 finished = sum(request.finished for request in self.engine.step())
