@@ -48,7 +48,9 @@ VARIANTS = {
         "Llama", {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True, "head_dim": 16}
     ),
     "llama-linear": Variant("Llama", rope(rope_type="linear", factor=2.5)),
-    "llama-dynamic": Variant("Llama", rope(rope_type="dynamic", factor=2.0) | {"max_position_embeddings": 24}),
+    "llama-dynamic": Variant(
+        "Llama", rope(rope_type="dynamic", factor=2.0) | {"max_position_embeddings": 24}
+    ),
     "llama3": Variant(
         "Llama",
         rope(
@@ -80,7 +82,9 @@ VARIANTS = {
     "mistral": Variant("Mistral", {"sliding_window": WINDOW, "head_dim": 12}),
     "mistral-full": Variant("Mistral", {"sliding_window": None}),
     "qwen2": Variant("Qwen2", {"tie_word_embeddings": True}),
-    "qwen2-window": Variant("Qwen2", {"use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 1}),
+    "qwen2-window": Variant(
+        "Qwen2", {"use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 1}
+    ),
     "qwen2-yarn": Variant("Qwen2", rope(rope_type="yarn", factor=2.0, original_max_position_embeddings=32)),
     "qwen3": Variant("Qwen3", {"head_dim": 16}),
     "qwen3-window": Variant(

@@ -5,15 +5,21 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor
 
-# The names of the functions in Hugging Face configurations.
+# By their names in Hugging Face configurations; the argument may be overwritten.
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "silu": F.silu,
+    "silu": lambda x: F.silu(x, inplace=True),
     "gelu": F.gelu,
     "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
 }
 
 
 def gated_activation(gate_up: Tensor, activation: str) -> Tensor:
-    """``activation(gate) * up`` of ``[tokens, 2 * intermediate]``, gate first; gives ``[tokens, intermediate]``."""
+    """``activation(gate) * up``, ``[tokens, intermediate]``.
+
+    Parameters
+    ----------
+    gate_up : ``[tokens, 2 * intermediate]``, the gate first; may be overwritten.
+    activation : a key of ``ACTIVATIONS``.
+    """
     gate, up = gate_up.chunk(2, dim=-1)
     return ACTIVATIONS[activation](gate).mul_(up)

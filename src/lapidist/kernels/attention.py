@@ -1,7 +1,7 @@
 """Attention over a paged KV cache, one sequence at a time, in PyTorch operators.
 
-Keys and values are read exactly as far as the queries see them: nothing is padded, and with a sliding window nothing
-before it is touched. Heads that share a KV head are never given copies of it.
+Keys and values are read exactly as far as the queries see them: nothing is padded, and with a sliding
+window nothing before it is touched. Heads that share a KV head are never given copies of it.
 """
 
 import torch
@@ -12,8 +12,11 @@ from torch.utils.flop_counter import flop_registry, register_flop_formula, sdpa_
 from lapidist.kernels.kv_cache import PagedKVCache
 from lapidist.kernels.paged_layout import PagedLayout
 
-# Elements of a mask or of a block of scores that are in memory at once; longer prompts are done in blocks of queries.
-_BLOCK_ELEMENTS = 1 << 24
+# Scores that are in memory at once; more queries are done in blocks. With float32 scores half a million
+# stay in a core's cache; a mask is only streamed through.
+_SCORES_PER_BLOCK = 1 << 19
+_MASK_PER_BLOCK = 1 << 24
+_KEYS_PER_PRODUCT = 512
 
 
 def paged_attention(
@@ -32,7 +35,7 @@ def paged_attention(
     query : ``[tokens, heads, head_dim]``; the keys and values of the same tokens are in the cache already.
     scale : factor on the scores.
     window : tokens that a query sees, itself included; None for all.
-    softcap : scores become ``softcap * tanh(scores / softcap)`` (Gemma 2, arXiv 2408.00118); None for none.
+    softcap : scores become ``softcap * tanh(scores / softcap)`` (Gemma 2, arXiv 2408.00118).
 
     Returns
     -------
@@ -40,7 +43,7 @@ def paged_attention(
     """
     outputs = []
     for index, kv_length in enumerate(layout.kv_lengths):
-        start, end = layout.query_starts[index : index + 2]
+        start, end = layout.query_starts[index], layout.query_starts[index + 1]
         first = 0 if window is None else max(0, kv_length - (window - 1 + end - start))
         keys, values = _visible(cache, layer, layout, index, first)
         outputs.append(_attend(query[start:end], keys, values, scale, window, softcap))
@@ -52,74 +55,109 @@ def paged_attention(
 def _visible(
     cache: PagedKVCache, layer: int, layout: PagedLayout, index: int, first: int
 ) -> tuple[Tensor, Tensor]:
-    """Keys and values of tokens ``first`` to the end of a sequence, ``[kv, kv_heads, head_dim]``."""
-    size = cache.page_size
-    skipped = first // size
+    """Keys and values of tokens ``first`` to the last of a sequence, ``[1, kv_heads, kv, head_dim]``."""
+    keys, values = cache.keys[layer], cache.values[layer]
+    _, page_size, kv_heads, head_dim = keys.shape
     page = layout.first_pages[index]
+    length = layout.kv_lengths[index] - first
     if page is not None:
         # The pages follow one another: no copy.
-        tokens = slice(page * size + first, page * size + layout.kv_lengths[index])
-        return cache.keys[layer].flatten(0, 1)[tokens], cache.values[layer].flatten(0, 1)[tokens]
-    pages = layout.page_ids[index][skipped:]
-    tokens = slice(first - skipped * size, layout.kv_lengths[index] - skipped * size)
-    keys = cache.keys[layer].index_select(0, pages).flatten(0, 1)[tokens]
-    values = cache.values[layer].index_select(0, pages).flatten(0, 1)[tokens]
-    return keys, values
+        offset = page * page_size + first
+    else:
+        skipped, offset = divmod(first, page_size)
+        pages = layout.page_ids[index][skipped:]
+        keys, values = keys.index_select(0, pages), values.index_select(0, pages)
+    # One operator in place of flatten, slice, transpose and unsqueeze: with many sequences it shows.
+    row = kv_heads * head_dim
+    shape, strides = (1, kv_heads, length, head_dim), (0, head_dim, row, 1)
+    return keys.as_strided(shape, strides, offset * row), values.as_strided(shape, strides, offset * row)
 
 
 def _attend(
     query: Tensor, keys: Tensor, values: Tensor, scale: float, window: int | None, softcap: float | None
 ) -> Tensor:
-    """Attention of the last ``len(query)`` tokens of one sequence: ``[queries, heads, head_dim]``."""
-    queries, heads, head_dim = query.shape
-    kv_length, kv_heads, _ = keys.shape
-    if queries == 1 and softcap is None:
-        # One query sees all its keys; the heads of one KV head are its rows.
-        rows = query.view(1, kv_heads, -1, head_dim)
-        one = F.scaled_dot_product_attention(
-            rows, keys.transpose(0, 1)[None], values.transpose(0, 1)[None], scale=scale
+    """Attention of the last ``len(query)`` tokens of one sequence, ``[queries, heads, head_dim]``."""
+    queries, heads, _ = query.shape
+    kv_heads, kv_length = keys.shape[1:3]
+    if softcap is not None or (queries == 1 and query.device.type == "cpu"):
+        # PyTorch's fused attention has no softcap, and for one query on a CPU it is slower than two products.
+        return _in_products(query, keys[0], values[0], scale, window, softcap)
+    if queries == 1:
+        # It sees all keys. The heads that share a KV head are the rows of one product.
+        rows = query.view(1, kv_heads, heads // kv_heads, -1)
+        return F.scaled_dot_product_attention(rows, keys, values, scale=scale).reshape(query.shape)
+    batched = query.transpose(0, 1)[None]
+    if queries == kv_length and (window is None or queries <= window):
+        output = F.scaled_dot_product_attention(
+            batched, keys, values, is_causal=True, scale=scale, enable_gqa=True
         )
-        return one.reshape(1, heads, head_dim)
-    # [kv_heads, group, queries or keys, head_dim]; a stride of zero shares a KV head among its group.
-    grouped = query.view(queries, kv_heads, -1, head_dim).permute(1, 2, 0, 3)
-    keys = keys.transpose(0, 1)[:, None].expand(-1, grouped.shape[1], -1, -1)
-    values = values.transpose(0, 1)[:, None].expand(-1, grouped.shape[1], -1, -1)
-    if softcap is None and queries == kv_length and (window is None or queries <= window):
-        output = F.scaled_dot_product_attention(grouped, keys, values, is_causal=True, scale=scale)
-        return output.permute(2, 0, 1, 3).reshape(queries, heads, head_dim)
+        return output[0].transpose(0, 1)
     output = torch.empty_like(query)
-    block = max(1, _BLOCK_ELEMENTS // (kv_length * (1 if softcap is None else heads)))
+    block = max(1, _MASK_PER_BLOCK // kv_length)
     for start in range(0, queries, block):
-        part = grouped[:, :, start : start + block]
-        mask = _mask(part.shape[2], kv_length, kv_length - queries + start, window, query)
-        if softcap is None:
-            found = F.scaled_dot_product_attention(part, keys, values, attn_mask=mask, scale=scale)
-        else:
-            found = _softcapped(part, keys, values, scale, softcap, mask)
-        output[start : start + block].view(-1, kv_heads, heads // kv_heads, head_dim).copy_(
-            found.permute(2, 0, 1, 3)
+        part = batched[:, :, start : start + block]
+        mask = _mask(part.shape[2], kv_length, kv_length - queries + start, window, query.dtype, query.device)
+        found = F.scaled_dot_product_attention(
+            part, keys, values, attn_mask=mask, scale=scale, enable_gqa=True
         )
+        output[start : start + block] = found[0].transpose(0, 1)
     return output
 
 
-def _mask(queries: int, kv_length: int, past: int, window: int | None, like: Tensor) -> Tensor:
-    """Additive mask ``[queries, kv_length]``; query ``i`` sits at key ``past + i``."""
-    full = like.new_full((queries, kv_length), float("-inf"))
-    mask = full.triu(past + 1)
-    return mask if window is None else mask + full.tril(past - window)
-
-
-def _softcapped(
-    query: Tensor, keys: Tensor, values: Tensor, scale: float, softcap: float, mask: Tensor
+def _in_products(
+    query: Tensor, keys: Tensor, values: Tensor, scale: float, window: int | None, softcap: float | None
 ) -> Tensor:
-    """Attention with capped scores; shapes as in ``_attend``. The scores are float32 after the product."""
-    kv_heads, group, queries, head_dim = query.shape
-    rows = query.reshape(kv_heads, group * queries, head_dim)
-    scores = torch.bmm(rows, keys[:, 0].transpose(1, 2)).float()
-    scores = scores.mul_(scale / softcap).tanh_().mul_(softcap).view(kv_heads, group, queries, -1)
-    weights = F.softmax(scores.add_(mask), dim=-1).to(query.dtype)
-    output = torch.bmm(weights.view(kv_heads, group * queries, -1), values[:, 0])
-    return output.view(kv_heads, group, queries, head_dim)
+    """Attention as matrix products in float32. Keys and values are ``[kv_heads, kv, head_dim]``."""
+    queries, heads, _ = query.shape
+    kv_length = keys.shape[1]
+    block = max(1, _SCORES_PER_BLOCK // (heads * kv_length))
+    outputs = []
+    for start in range(0, queries, block):
+        part = query[start : start + block]
+        mask = None
+        if queries > 1:
+            past = kv_length - queries + start
+            mask = _mask(len(part), kv_length, past, window, torch.float32, query.device)
+        outputs.append(_block_in_products(part, keys, values, scale, softcap, mask))
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+
+def _block_in_products(
+    query: Tensor, keys: Tensor, values: Tensor, scale: float, softcap: float | None, mask: Tensor | None
+) -> Tensor:
+    """Attention of some queries, whose scores for all keys are in memory at once."""
+    queries, heads, head_dim = query.shape
+    kv_heads = len(keys)
+    group = heads // kv_heads
+    # The heads that share a KV head are rows of one product.
+    rows = query.view(queries, kv_heads, group, head_dim).transpose(0, 1)
+    rows = rows.reshape(kv_heads, queries * group, head_dim).float()
+    # A few keys at a time, so that their float32 copies stay in the processor's cache.
+    scores = torch.cat(
+        [torch.bmm(rows, part.float().transpose(1, 2)) for part in keys.split(_KEYS_PER_PRODUCT, 1)], -1
+    )
+    if softcap is None:
+        scores *= scale
+    else:
+        scores.mul_(scale / softcap).tanh_().mul_(softcap)
+    if mask is not None:
+        scores.view(kv_heads, queries, group, -1).add_(mask[:, None])
+    weights = F.softmax(scores, dim=-1).split(_KEYS_PER_PRODUCT, -1)
+    parts = values.split(_KEYS_PER_PRODUCT, 1)
+    output = torch.bmm(weights[0], parts[0].float())
+    for weight, part in zip(weights[1:], parts[1:], strict=True):
+        output.baddbmm_(weight, part.float())
+    output = output.view(kv_heads, queries, group, head_dim).transpose(0, 1)
+    return output.reshape(query.shape).to(query.dtype)
+
+
+def _mask(
+    queries: int, kv_length: int, past: int, window: int | None, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """Additive mask ``[queries, kv_length]``; query ``i`` sits at key ``past + i``."""
+    hidden = torch.full((queries, kv_length), float("-inf"), dtype=dtype, device=device)
+    mask = hidden.triu(past + 1)
+    return mask if window is None else mask + hidden.tril(past - window)
 
 
 _FUSED_ON_CPU = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu

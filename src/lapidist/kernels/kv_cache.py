@@ -25,13 +25,18 @@ class PagedKVCache:
         self.num_pages = num_pages
         self.page_size = page_size
         shape = (num_pages, page_size, num_kv_heads, head_dim)
-        # Zeros come from the operating system without being written; a page takes memory when it is first used.
+        # Zeros come from the operating system unwritten; a page takes memory when it is first used.
         self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(num_layers)]
         self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(num_layers)]
 
     def write(self, layer: int, slots: Tensor, k: Tensor, v: Tensor) -> None:
-        """Store keys and values ``[tokens, num_kv_heads, head_dim]`` in ``slots`` (int64 ``[tokens]``, page times
-        page size plus offset)."""
+        """Store the keys and values of new tokens.
+
+        Parameters
+        ----------
+        slots : int64 ``[tokens]``, page times page size plus offset.
+        k, v : ``[tokens, num_kv_heads, head_dim]``.
+        """
         self.keys[layer].flatten(0, 1).index_copy_(0, slots, k)
         self.values[layer].flatten(0, 1).index_copy_(0, slots, v)
 

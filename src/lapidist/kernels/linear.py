@@ -11,9 +11,9 @@ from torch.utils.flop_counter import register_flop_formula
 class Linear:
     """``y = x W^T + b``.
 
-    On a CPU the weight is repacked into oneDNN's blocked layout, in which it streams from memory more than twice
-    as fast when few rows are multiplied (decoding), and no slower when many are (prefill). A packed weight cannot
-    be read back. Elsewhere, and for a dtype that oneDNN does not do on this processor, it stays as it is.
+    On a CPU the weight is repacked into oneDNN's blocked layout, in which it streams from memory about twice
+    as fast when few rows are multiplied (decoding), and no slower when many are (prefill). A packed weight
+    cannot be read back. Elsewhere, and for a dtype that oneDNN lacks on this processor, it stays as it is.
 
     Parameters
     ----------

@@ -21,8 +21,7 @@ class RMSNorm:
     def __call__(self, x: Tensor) -> Tensor:
         """Normalize ``[..., columns]``."""
         columns = x.shape[-1:]
-        if self.weight.dtype != x.dtype:
-            return F.rms_norm(x.to(self.weight.dtype), columns, self.weight, self.eps).to(x.dtype)
-        if self.weight.dim() > 1:
-            return F.rms_norm(x, columns, None, self.eps).mul_(self.weight)
-        return F.rms_norm(x, columns, self.weight, self.eps)
+        if self.weight.dim() == 1 and self.weight.dtype == x.dtype:
+            return F.rms_norm(x, columns, self.weight, self.eps)
+        normalized = F.rms_norm(x.to(self.weight.dtype), columns, None, self.eps)
+        return normalized.mul_(self.weight).to(x.dtype)

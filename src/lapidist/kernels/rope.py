@@ -10,8 +10,8 @@ def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     Parameters
     ----------
     x : ``[tokens, heads, head_dim]``.
-    cos, sin : ``[tokens, 1, rotary_dim]``; the first half of ``sin`` carries a minus sign, so that the rotation
-        ``(x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin)`` is ``x * cos + swapped halves of x * sin``.
+    cos, sin : ``[tokens, 1, rotary_dim]``; the first half of ``sin`` carries a minus sign, so that the
+        rotation ``(x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin)`` is ``x * cos + (x2, x1) * sin``.
     """
     rotary_dim = cos.shape[-1]
     if rotary_dim == x.shape[-1]:

@@ -14,9 +14,9 @@ class Batch:
     Attributes
     ----------
     token_ids, positions : int64 ``[tokens]``.
-    rope_lengths : int64 ``[tokens]``, the sequence length that length-dependent RoPE scaling (dynamic, longrope)
-        sees: the larger of the request's prompt length and the token's position plus one. It does not depend on how
-        the prompt was cut into chunks.
+    rope_lengths : int64 ``[tokens]``, the sequence length that length-dependent RoPE scaling (dynamic,
+        longrope) sees: the larger of the request's prompt length and the token's position plus one. It does
+        not depend on how the prompt was cut into chunks.
     layout : where each sequence's tokens sit in the KV cache.
     """
 

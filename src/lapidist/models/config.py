@@ -21,6 +21,7 @@ _ACTIVATIONS = {
 }
 _LAYER_TYPES = {"full_attention": False, "sliding_attention": True}
 _MAX_LAYERS = 10_000
+_MAX_HEAD_DIM = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -109,8 +110,12 @@ class ModelConfig:
             qk_norm=family.qk_norm,
             sliding_windows=_sliding_windows(fields, num_layers, family),
             attention_scale=query_scalar**-0.5,
-            attention_softcap=fields.optional_positive("attn_logit_softcapping", 50.0) if family.is_gemma else None,
-            final_softcap=fields.optional_positive("final_logit_softcapping", 30.0) if family.is_gemma else None,
+            attention_softcap=fields.optional_positive("attn_logit_softcapping", 50.0)
+            if family.is_gemma
+            else None,
+            final_softcap=fields.optional_positive("final_logit_softcapping", 30.0)
+            if family.is_gemma
+            else None,
             embedding_scale=hidden_size**0.5 if family.is_gemma else 1.0,
             norm_offset=1.0 if family.is_gemma else 0.0,
             sandwich_norms=family.is_gemma,
@@ -145,15 +150,19 @@ def _reject_what_we_do_not_compute(fields: ConfigFields) -> None:
 def _num_kv_heads(fields: ConfigFields, num_heads: int, family: Family) -> int:
     num_kv_heads = fields.integer("num_key_value_heads", family.num_kv_heads or num_heads)
     if num_heads % num_kv_heads:
-        raise fields.error("num_key_value_heads", f"is {num_kv_heads}, which does not divide {num_heads} heads")
+        raise fields.error(
+            "num_key_value_heads", f"is {num_kv_heads}, which does not divide {num_heads} heads"
+        )
     return num_kv_heads
 
 
 def _head_dim(fields: ConfigFields, hidden_size: int, num_heads: int, family: Family) -> int:
     default = family.head_dim or hidden_size // num_heads
     if not fields.has("head_dim") and family.head_dim is None and hidden_size % num_heads:
-        raise fields.error("num_attention_heads", f"is {num_heads}, which does not divide hidden_size {hidden_size}")
-    head_dim = fields.integer("head_dim", default)
+        raise fields.error(
+            "num_attention_heads", f"is {num_heads}, which does not divide hidden_size {hidden_size}"
+        )
+    head_dim = fields.integer("head_dim", default, maximum=_MAX_HEAD_DIM)
     if head_dim % 2:
         raise fields.error("head_dim", f"is {head_dim}: rotary position embedding needs an even number")
     return head_dim
@@ -180,7 +189,9 @@ def _sliding_windows(fields: ConfigFields, num_layers: int, family: Family) -> t
     else:
         slides = [layer % 2 == 0 for layer in range(num_layers)]
     if any(slides) and window is None:
-        raise fields.error("sliding_window", "is missing or switched off, but layer_types has sliding attention")
+        raise fields.error(
+            "sliding_window", "is missing or switched off, but layer_types has sliding attention"
+        )
     return tuple(window if sliding else None for sliding in slides)
 
 

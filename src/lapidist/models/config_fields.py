@@ -1,11 +1,11 @@
 """Typed reading of a JSON object, with errors that name the file and the key."""
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 from lapidist.models.errors import CheckpointError
+from lapidist.models.json_file import read_json_object
 
 _LARGEST = 2**31 - 1
 
@@ -13,8 +13,8 @@ _LARGEST = 2**31 - 1
 class ConfigFields:
     """One JSON object of a configuration file. A field that is null counts as absent.
 
-    Every method raises ``CheckpointError`` naming file and key if the field has the wrong type or range, or if it is
-    absent and ``default`` was not given.
+    Every method raises ``CheckpointError`` naming file and key if the field has the wrong type or range, or if
+    it is absent and no ``default`` was given.
     """
 
     _REQUIRED: Any = object()
@@ -27,26 +27,14 @@ class ConfigFields:
     @classmethod
     def read(cls, file: Path) -> "ConfigFields":
         """The object that a JSON file holds."""
-        try:
-            values = json.loads(file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise CheckpointError(
-                f"{file} does not exist: give the directory of a Hugging Face checkpoint"
-            ) from None
-        except OSError as error:
-            raise CheckpointError(f"{file} cannot be read: {error.strerror}") from None
-        except (ValueError, RecursionError) as error:
-            raise CheckpointError(f"{file} is not valid JSON ({error}): download it again") from None
-        if not isinstance(values, dict):
-            raise CheckpointError(f"{file} must hold a JSON object, not {_kind(values)}: download it again")
-        return cls(file, values)
+        if not file.exists():
+            raise CheckpointError(f"{file} does not exist: give the directory of a Hugging Face checkpoint")
+        return cls(file, read_json_object(file))
 
     def has(self, key: str) -> bool:
         return self._values.get(key) is not None
 
-    def integer(
-        self, key: str, default: int = _REQUIRED, minimum: int = 1, maximum: int = _LARGEST
-    ) -> int:
+    def integer(self, key: str, default: int = _REQUIRED, minimum: int = 1, maximum: int = _LARGEST) -> int:
         value = self._get(key, default)
         if not isinstance(value, int) or isinstance(value, bool) or not minimum <= value <= maximum:
             raise self.error(key, f"must be an integer from {minimum} to {maximum}, got {_show(value)}")
@@ -142,12 +130,8 @@ class ConfigFields:
 def _is_number(value: Any) -> bool:
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
-    # An integer of JSON may be too large for a float.
-    return abs(value) <= 1e30 and math.isfinite(value)
-
-
-def _kind(value: Any) -> str:
-    return "a list" if isinstance(value, list) else f"a {type(value).__name__}"
+    # Within these bounds no formula overflows; an integer of JSON may even be too large for a float.
+    return 1e-30 <= abs(value) <= 1e30
 
 
 def _show(value: Any) -> str:

@@ -45,9 +45,7 @@ class Family:
 FAMILIES = {
     "LlamaForCausalLM": Family(attention_bias_option=True, mlp_bias_option=True),
     "MistralForCausalLM": Family(num_kv_heads=8, sliding_window=4096, window_layers="all"),
-    "Qwen2ForCausalLM": Family(
-        num_kv_heads=32, qkv_bias=True, sliding_window=4096, window_layers="switched"
-    ),
+    "Qwen2ForCausalLM": Family(num_kv_heads=32, qkv_bias=True, sliding_window=4096, window_layers="switched"),
     "Qwen3ForCausalLM": Family(
         num_kv_heads=32,
         head_dim=128,

@@ -6,18 +6,18 @@ import torch
 from torch import Tensor
 
 from lapidist.kernels.embedding import Embedding
-from lapidist.kernels.linear import Linear
+from lapidist.kernels.linear import Linear, can_pack
 from lapidist.kernels.norm import RMSNorm
 from lapidist.models.config import DTYPES, ModelConfig
 from lapidist.models.decoder import Decoder, DecoderWeights, Layer
 from lapidist.models.families import FAMILIES
-from lapidist.models.weights import WeightFiles
+from lapidist.models.weights import Part, WeightFiles
 
 _EMBEDDING = "model.embed_tokens.weight"
 _LM_HEAD = "lm_head.weight"
 
-# A tensor's name without ".weight" and its number of rows.
-_Part = tuple[str, int]
+# The name of a projection and how many features it gives.
+_Projection = tuple[str, int]
 
 
 def load_decoder(
@@ -106,13 +106,21 @@ class _Loader:
             post_mlp_norm=self._norm(f"{prefix}post_feedforward_layernorm") if sandwich else None,
         )
 
-    def _linear(self, parts: list[_Part], columns: int, has_bias: bool) -> Linear:
-        weights = [(f"{name}.weight", (rows, columns)) for name, rows in parts]
-        biases = [(f"{name}.bias", (rows,)) for name, rows in parts]
-        return Linear(
-            self._files.read_stacked(weights, self._dtype, self._device),
-            self._files.read_stacked(biases, self._dtype, self._device) if has_bias else None,
-        )
+    def _linear(self, names: list[_Projection], columns: int, has_bias: bool = False) -> Linear:
+        weight = self._matrix([(f"{name}.weight", (rows, columns)) for name, rows in names])
+        biases: list[Part] = [(f"{name}.bias", (rows,)) for name, rows in names]
+        return Linear(weight, self._copy(biases) if has_bias else None)
+
+    def _matrix(self, parts: list[Part]) -> Tensor:
+        """A weight for ``Linear``. Packing copies it, so that a single tensor can come from the mapped file."""
+        if len(parts) == 1:
+            mapped = self._files.mapped(parts[0])
+            if mapped.dtype == self._dtype and self._device.type == "cpu" and can_pack(mapped):
+                return mapped
+        return self._copy(parts)
+
+    def _copy(self, parts: list[Part]) -> Tensor:
+        return self._files.stacked(parts, self._dtype, self._device)
 
     def _norm(self, name: str) -> RMSNorm:
         weight = self._vector(name, self._config.hidden_size)
@@ -126,20 +134,19 @@ class _Loader:
         return RMSNorm(torch.cat((query, key)), config.norm_eps, config.norm_offset)
 
     def _vector(self, name: str, length: int) -> Tensor:
-        return self._files.read(f"{name}.weight", (length,), self._dtype, self._device)
+        return self._copy([(f"{name}.weight", (length,))])
 
     def _lm_head(self) -> Linear:
         name = _EMBEDDING if self._config.tie_embeddings else _LM_HEAD
-        shape = (self._config.vocab_size, self._config.hidden_size)
-        return Linear(self._files.read(name, shape, self._dtype, self._device))
+        return Linear(self._matrix([self._vocabulary(name)]))
 
     def _embedding(self, lm_head: Linear) -> Embedding:
-        """Tied to the head where its weight can be read, otherwise mapped from the file on a CPU."""
-        shape = (self._config.vocab_size, self._config.hidden_size)
+        """The head's weight if the two are tied and it can be read; on a CPU mapped from the file."""
         if self._config.tie_embeddings and not lm_head.is_packed:
             return Embedding(lm_head.weight, self._dtype)
-        if self._device.type != "cpu":
-            return Embedding(self._files.read(_EMBEDDING, shape, self._dtype, self._device), self._dtype)
-        if not self._config.tie_embeddings:
-            self._files.check_finite(_EMBEDDING, self._files.mapped(_EMBEDDING, shape))
-        return Embedding(self._files.mapped(_EMBEDDING, shape), self._dtype)
+        table = self._vocabulary(_EMBEDDING)
+        on_cpu = self._device.type == "cpu"
+        return Embedding(self._files.mapped(table) if on_cpu else self._copy([table]), self._dtype)
+
+    def _vocabulary(self, name: str) -> Part:
+        return name, (self._config.vocab_size, self._config.hidden_size)

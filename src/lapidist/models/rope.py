@@ -11,9 +11,9 @@ from lapidist.models.rope_config import RopeConfig
 class RotaryEmbedding:
     """Angles of rotary position embedding, computed in float32.
 
-    The scalings are those of ``transformers``: position interpolation ("linear", arXiv 2306.15595), NTK-aware scaling
-    by the running length ("dynamic"), Llama 3.1's ("llama3", arXiv 2407.21783), YaRN (arXiv 2309.00071) and
-    LongRoPE (arXiv 2402.13753).
+    The scalings are those of ``transformers``: position interpolation ("linear", arXiv 2306.15595),
+    NTK-aware scaling by the running length ("dynamic"), Llama 3.1's ("llama3", arXiv 2407.21783), YaRN
+    (arXiv 2309.00071) and LongRoPE (arXiv 2402.13753).
     """
 
     def __init__(self, config: RopeConfig, device: torch.device) -> None:

@@ -18,9 +18,10 @@ class RopeConfig:
     factor : by how much the context is stretched (linear, dynamic, llama3, yarn).
     original_context : tokens of context before stretching (dynamic, llama3, yarn, longrope).
     attention_factor : factor on cosine and sine (yarn, longrope).
-    low_freq_factor, high_freq_factor : wavelengths, as fractions of the original context, between which llama3
-        goes from full scaling to none.
-    beta_fast, beta_slow : rotations over the original context between which yarn goes from no scaling to full.
+    low_freq_factor, high_freq_factor : rotations over the original context between which llama3 goes from
+        full scaling to none.
+    beta_fast, beta_slow : rotations over the original context between which yarn goes from no scaling to
+        full.
     truncate : yarn rounds that range to whole channels.
     short_factors, long_factors : longrope's divisor of each frequency, up to and beyond the original context.
     """
@@ -42,7 +43,8 @@ class RopeConfig:
     def cache_salt(self, prompt_length: int) -> bytes:
         """Keys of equal tokens at equal positions are equal for prompts of equal salt.
 
-        Only scaling that looks at the prompt's length tells prompts apart, and only beyond the original context.
+        Only scaling that looks at the prompt's length tells prompts apart, and only beyond the original
+        context.
         """
         if self.kind not in ("dynamic", "longrope") or prompt_length <= self.original_context:
             return b""

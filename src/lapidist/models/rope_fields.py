@@ -17,13 +17,18 @@ def read_rope(fields: ConfigFields, head_dim: int, context: int, family: Family)
     """
     key = "rope_scaling" if fields.has("rope_scaling") else "rope_parameters"
     section = fields.section(key)
+    for layer_type in ("full_attention", "sliding_attention"):
+        if section.has(layer_type):
+            raise section.error(layer_type, "is not supported: all layers must rotate alike")
     theta = section.positive("rope_theta", fields.positive("rope_theta", 10_000.0))
     kind = section.text("rope_type", section.text("type", "default"))
     if family.only_longrope and kind in ("su", "yarn"):
         kind = "longrope"  # what early Phi-3 configurations called it
     known = ("default", "longrope") if family.only_longrope else tuple(_READERS)
     if kind not in known:
-        raise section.error("rope_type", f"is {kind!r}, which is not supported; supported are {', '.join(known)}")
+        raise section.error(
+            "rope_type", f"is {kind!r}, which is not supported; supported are {', '.join(known)}"
+        )
     if theta <= 1.0:
         raise section.error("rope_theta", f"must be above 1, got {theta}")
     original = section.integer("original_max_position_embeddings", context)
@@ -37,7 +42,8 @@ def _rotary_dim(fields: ConfigFields, section: ConfigFields, head_dim: int, fami
     rotary_dim = int(head_dim * share)
     if share > 1.0 or rotary_dim < 2 or rotary_dim % 2:
         raise section.error(
-            "partial_rotary_factor", f"is {share}: it must rotate an even number of the {head_dim} channels of a head"
+            "partial_rotary_factor",
+            f"is {share}: it must rotate an even number of the {head_dim} channels of a head",
         )
     if share != 1.0 and not family.partial_rotary:
         raise section.error("partial_rotary_factor", f"is {share}: this architecture rotates whole heads")
@@ -56,7 +62,9 @@ def _dynamic(section: ConfigFields, theta: float, rotary_dim: int, context: int,
     if rotary_dim == 2:
         raise section.error("rope_type", "is 'dynamic', which needs more than 2 rotated channels per head")
     # The scaling starts where the model's context ends, whatever the original context was.
-    return RopeConfig("dynamic", theta, rotary_dim, factor=section.positive("factor"), original_context=context)
+    return RopeConfig(
+        "dynamic", theta, rotary_dim, factor=section.positive("factor"), original_context=context
+    )
 
 
 def _llama3(section: ConfigFields, theta: float, rotary_dim: int, context: int, original: int) -> RopeConfig:
@@ -100,7 +108,9 @@ def _yarn_magnitude(factor: float, scale: float) -> float:
     return 1.0 if factor <= 1 else 0.1 * scale * math.log(factor) + 1.0
 
 
-def _longrope(section: ConfigFields, theta: float, rotary_dim: int, context: int, original: int) -> RopeConfig:
+def _longrope(
+    section: ConfigFields, theta: float, rotary_dim: int, context: int, original: int
+) -> RopeConfig:
     factor = section.positive("factor", context / original)
     attention_factor = section.optional_positive("attention_factor")
     if attention_factor is None:

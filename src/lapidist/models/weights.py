@@ -1,4 +1,4 @@
-"""Reads tensors of a safetensors checkpoint one at a time, checking each, with one tensor in memory at most."""
+"""Reads the tensors of a safetensors checkpoint, checking each, with one tensor in memory at most."""
 
 import logging
 from collections.abc import Collection
@@ -14,9 +14,12 @@ from lapidist.models.errors import CheckpointError
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 
+# A tensor's name and the shape that it must have.
+Part = tuple[str, tuple[int, ...]]
+
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-# Old checkpoints carry tables that every program recomputes.
-_HARMLESS = ("rotary_emb.inv_freq", "self_attn.bias", "self_attn.masked_bias")
+# Old checkpoints carry this table, which every program recomputes.
+_HARMLESS = "rotary_emb.inv_freq"
 
 _log = logging.getLogger(__name__)
 
@@ -30,52 +33,24 @@ class WeightFiles:
     """
 
     def __init__(self, directory: Path) -> None:
+        self._directory = directory
         self._read: set[str] = set()
         if (directory / INDEX_FILE).exists():
             self._files = _indexed(directory)
         else:
-            self._files = dict.fromkeys(_keys(_single_file(directory)), directory / SINGLE_FILE)
+            file = _single_file(directory)
+            self._files = dict.fromkeys(_keys(file), file)
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._files
-
-    def read(self, name: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-        """The tensor ``name``, converted to ``dtype``.
+    def mapped(self, part: Part) -> Tensor:
+        """The tensor as it lies in its file, mapped: a page of it takes memory while it is in use.
 
         Raises
         ------
-        CheckpointError : it is missing, has another shape or a dtype that is no float, or holds NaN or infinity.
+        CheckpointError : it is missing, has another shape, is not of floats, or holds NaN or infinity.
         """
-        return self.read_stacked([(name, shape)], dtype, device)
-
-    def read_stacked(
-        self, parts: list[tuple[str, tuple[int, ...]]], dtype: torch.dtype, device: torch.device
-    ) -> Tensor:
-        """Tensors that differ in their first dimension, stacked along it; each part is a name and its shape.
-
-        Raises
-        ------
-        CheckpointError : as in ``read``.
-        """
-        rows = sum(shape[0] for _, shape in parts)
-        stacked = torch.empty(rows, *parts[0][1][1:], dtype=dtype, device=device)
-        start = 0
-        for name, shape in parts:
-            target = stacked[start : start + shape[0]]
-            target.copy_(self.mapped(name, shape))
-            self.check_finite(name, target)
-            start += shape[0]
-        return stacked
-
-    def mapped(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        """The tensor as it lies in its file, mapped: a page takes memory while it is in use. Values unchecked.
-
-        Raises
-        ------
-        CheckpointError : as in ``read``.
-        """
+        name, shape = part
         if name not in self._files:
-            raise CheckpointError(f"{self._sources()} has no tensor {name}: the checkpoint is incomplete")
+            raise CheckpointError(f"{self._directory} has no tensor {name}: the checkpoint is incomplete")
         file = self._files[name]
         tensor = _tensor(file, name)
         if tuple(tensor.shape) != shape:
@@ -85,37 +60,52 @@ class WeightFiles:
             )
         if tensor.dtype not in _FLOATS:
             raise CheckpointError(
-                f"{file}: {name} has dtype {str(tensor.dtype).removeprefix('torch.')}, which is not supported: "
+                f"{file}: {name} has the unsupported dtype {_name(tensor.dtype)}: "
                 "convert the checkpoint to bfloat16, float16 or float32"
             )
+        if not _is_finite(tensor):
+            raise CheckpointError(
+                f"{file}: {name} contains NaN or infinity: the file is damaged, download it again"
+            )
         self._read.add(name)
-        return tensor
+        # A new mapping, for the check has pulled all pages into the old one.
+        return _tensor(file, name)
+
+    def stacked(self, parts: list[Part], dtype: torch.dtype, device: torch.device) -> Tensor:
+        """A copy of one or several tensors, stacked along the first dimension, in ``dtype``.
+
+        Raises
+        ------
+        CheckpointError : as in ``mapped``, or a value does not fit into ``dtype``.
+        """
+        rows = sum(shape[0] for _, shape in parts)
+        stacked = torch.empty(rows, *parts[0][1][1:], dtype=dtype, device=device)
+        for (name, shape), target in zip(parts, stacked.split([shape[0] for _, shape in parts]), strict=True):
+            source = self.mapped((name, shape))
+            target.copy_(source)
+            if source.dtype != dtype and not _is_finite(target):
+                raise CheckpointError(
+                    f"{self._files[name]}: {name} has values too large for {_name(dtype)}: "
+                    "load the model with dtype bfloat16 or float32"
+                )
+        return stacked
 
     def warn_of_unread(self, expected: Collection[str] = ()) -> None:
-        """Log the tensors that nobody read, except ``expected`` ones: the model may not be what its name says."""
-        unread = sorted(
-            name for name in self._files.keys() - self._read - set(expected) if not name.endswith(_HARMLESS)
-        )
+        """Log that there are tensors, ``expected`` ones apart, that nobody read: something may be amiss."""
+        unread = [name for name in self._files.keys() - self._read - set(expected) if _HARMLESS not in name]
         if unread:
-            _log.warning("%s: %d tensors are not used, the first is %s", self._sources(), len(unread), unread[0])
-
-    def check_finite(self, name: str, values: Tensor) -> None:
-        # The extremes are NaN if any value is.
-        if values.numel() == 0 or torch.stack(values.aminmax()).isfinite().all():
-            return
-        original = self.mapped(name, tuple(values.shape))
-        if torch.stack(original.aminmax()).isfinite().all():
-            raise CheckpointError(
-                f"{self._files[name]}: {name} has values too large for {str(values.dtype).removeprefix('torch.')}: "
-                "load the model with dtype bfloat16 or float32"
+            _log.warning(
+                "%s: %d tensors are not used, among them %s", self._directory, len(unread), min(unread)
             )
-        raise CheckpointError(
-            f"{self._files[name]}: {name} contains NaN or infinity: the file is damaged, download it again"
-        )
 
-    def _sources(self) -> str:
-        files = sorted({str(file) for file in self._files.values()})
-        return files[0] if len(files) == 1 else f"{Path(files[0]).parent}"
+
+def _is_finite(values: Tensor) -> bool:
+    # The extremes are NaN if any value is; finding them is a dozen times faster than isfinite on all.
+    return values.numel() == 0 or bool(torch.stack(values.aminmax()).isfinite().all())
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _single_file(directory: Path) -> Path:
@@ -137,17 +127,23 @@ def _indexed(directory: Path) -> dict[str, Path]:
     names = index.section("weight_map").strings()
     if not names:
         raise index.error("weight_map", "is missing or empty: download the file again")
-    present = {}
-    for shard in sorted(set(names.values())):
-        if Path(shard).name != shard:
-            raise index.error("weight_map", f"names {shard!r}, which is not a file of this directory")
-        if not (directory / shard).is_file():
-            raise CheckpointError(f"{directory / shard} is missing, but {INDEX_FILE} names it: download the shard")
-        present[shard] = _keys(directory / shard)
+    present = {shard: _keys(_shard(directory, index, shard)) for shard in sorted(set(names.values()))}
     for name, shard in names.items():
         if name not in present[shard]:
-            raise CheckpointError(f"{directory / shard} has no tensor {name}, but {INDEX_FILE} says so: download both")
+            raise CheckpointError(
+                f"{directory / shard} has no tensor {name}, but {INDEX_FILE} says it has: download both again"
+            )
     return {name: directory / shard for name, shard in names.items()}
+
+
+def _shard(directory: Path, index: ConfigFields, shard: str) -> Path:
+    if Path(shard).name != shard:
+        raise index.error("weight_map", f"names {shard!r}, which is not a file of this directory")
+    if not (directory / shard).is_file():
+        raise CheckpointError(
+            f"{directory / shard} is missing, but {INDEX_FILE} names it: download the shard"
+        )
+    return directory / shard
 
 
 def _keys(file: Path) -> set[str]:
@@ -159,7 +155,7 @@ def _keys(file: Path) -> set[str]:
 
 
 def _tensor(file: Path, name: str) -> Tensor:
-    # The file is opened for each tensor: pages that were read belong to the process for as long as it is open.
+    # Opened anew for each tensor: pages that were read stay with the process as long as the file is open.
     try:
         with safe_open(file, "pt") as opened:
             return opened.get_tensor(name)
