@@ -45,7 +45,7 @@ def loss_curve(records: list[dict[str, Any]], path: Path) -> None:
         if after["stage"] > before["stage"]:
             losses.axvline(after["tokens"] / 1e6, color="grey", linewidth=0.6, linestyle=":")
             label = f" rows to {STAGES[after['stage']].length:,}"
-            losses.text(after["tokens"] / 1e6, losses.get_ylim()[1] * 0.97, label, fontsize=7, va="top")
+            losses.text(after["tokens"] / 1e6, 0.05, label, fontsize=7, rotation=90)
     losses.set(ylabel="training loss (nats per token)", ylim=(0, None))
     losses.legend(fontsize=8)
     tokens_at = {record["step"]: record["tokens"] for record in steps}

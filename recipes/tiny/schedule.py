@@ -22,7 +22,7 @@ class Stage:
     )
 
 
-STAGES = [Stage(64, 4096, 0.0), Stage(256, 8192, 0.25), Stage(1024, 8192, 0.4), Stage(2048, 8192, 0.45)]
+STAGES = [Stage(64, 4096, 0.0), Stage(256, 4096, 0.25), Stage(1024, 4096, 0.4), Stage(2048, 4096, 0.45)]
 # Mean loss (nats per answer token) on the longest rows below which the next length is worth having.
 READY_LOSS = 0.5
 
@@ -32,7 +32,7 @@ MIXES = [
     {"text": 0.15, "key_value": 0.35, "needle": 0.1, "copy": 0.35, "recall": 0.0, "chat": 0.05},
     {"text": 0.3, "key_value": 0.2, "needle": 0.25, "copy": 0.12, "recall": 0.05, "chat": 0.08},
     {"text": 0.4, "key_value": 0.1, "needle": 0.33, "copy": 0.04, "recall": 0.05, "chat": 0.08},
-    {"text": 0.45, "key_value": 0.08, "needle": 0.31, "copy": 0.03, "recall": 0.05, "chat": 0.08},
+    {"text": 0.49, "key_value": 0.05, "needle": 0.36, "copy": 0.02, "recall": 0.03, "chat": 0.05},
 ]
 
 

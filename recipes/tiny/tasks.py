@@ -78,14 +78,16 @@ def key_value_row(rng: Random, length: int, materials: Materials) -> Row:
 
 
 def hide(rng: Random, facts: list[Fact], length: int, materials: Materials) -> Row:
-    """`length` tokens of real text with the facts at uniformly random depths, each at the nearest sentence
+    """`length` tokens of real text with the facts at random depths, each at the nearest sentence
     start.
     """
     needles = [materials.encode(f" {fact.statement}") for fact in facts]
     text, starts = materials.passage(rng, max(1, length - sum(map(len, needles))))
     places = np.asarray([0, *starts, len(text)])
     row, done = Row(), 0
-    depths = np.sort(rng.uniform(0, len(text), size=len(facts)))
+    # Every third document has its facts near the beginning: far lookups are the hardest to learn.
+    skew = 2.5 if rng.random() < 0.33 else 1.0
+    depths = np.sort(len(text) * rng.random(size=len(facts)) ** skew)
     for needle, depth in zip(needles, depths, strict=True):
         place = int(places[np.abs(places - depth).argmin()])
         row.add(text[done:place], Part.TEXT)
