@@ -124,6 +124,7 @@ def test_wrong_method(http, method: str, path: str) -> None:
         ({"logit_bias": {"1000000": 1}}, None),
         ({"guided_regex": "("}, None),
         ({"guided_json": {"type": "no such type"}}, None),
+        ({"guided_regex": "(a{1000}){1000}"}, None),
         ({"min_tokens": 3}, None),
     ],
 )

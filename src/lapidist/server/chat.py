@@ -83,11 +83,8 @@ class _ChatAnswer:
         output: RequestOutput | None = None
         async with aclosing(stream):
             async for _, output in stream:
-                if not progress:
-                    yield b"".join(self._opening(completion.index) for completion in output.outputs)
-                events = [
-                    self._chunk(completion, progress[completion.index]) for completion in output.outputs
-                ]
+                events = [] if progress else [self._opening(choice.index) for choice in output.outputs]
+                events += [self._chunk(choice, progress[choice.index]) for choice in output.outputs]
                 if any(events):
                     yield b"".join(events)
         if output is not None and self._chat.includes_usage:

@@ -71,20 +71,23 @@ class Generator:
                         finished = output.finished
                         if finished:
                             self.metrics.observe_finished(output)
-                        _check_outcome(output)
+                        _check_outcome(output, params)
                         yield output
         finally:
             if started and not finished:
                 self.metrics.observe_left(params.n)
 
 
-def _check_outcome(output: RequestOutput) -> None:
-    reasons = {completion.finish_reason for completion in output.outputs}
-    if "abort" in reasons:
-        raise aborted()
-    if "error" in reasons:
-        failed = next(completion for completion in output.outputs if completion.finish_reason == "error")
-        raise ApiError(500, f"the generation failed: {failed.stop_reason}", code="generation_failed")
+def _check_outcome(output: RequestOutput, params: SamplingParams) -> None:
+    for completion in output.outputs:
+        if completion.finish_reason == "abort":
+            raise aborted()
+        if completion.finish_reason == "error":
+            # Some constraints turn out to be impossible only while they are followed; that is the request's fault.
+            status = 500 if params.structured_output is None else 400
+            raise ApiError(
+                status, f"the generation failed: {completion.stop_reason}", code="generation_failed"
+            )
 
 
 async def _number(index: int, stream: AsyncGenerator[_T, None]) -> AsyncGenerator[tuple[int, _T], None]:
