@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import random
 
 import pytest
 
@@ -72,3 +73,37 @@ async def test_openai_client_that_closes_its_stream(lasting) -> None:
         await stream.close()
     await asyncio.to_thread(lasting.assert_idle)
     await client.close()
+
+
+async def test_clients_that_come_and_go_leave_nothing_behind(start) -> None:
+    """With a cache so small that sequences are preempted."""
+    seed = random.randrange(2**32)
+    chance = random.Random(seed)
+    with start(kv_cache_bytes=2**18, max_model_len=600, max_num_seqs=16) as served:
+        client = served.openai_async()
+
+        async def visit() -> str:
+            stays = chance.random() < 0.5
+            tokens = chance.randint(1, 200)
+            stream = await client.completions.create(
+                model="random-llama",
+                prompt="the cat " * chance.randint(1, 20),
+                n=chance.randint(1, 3),
+                max_tokens=tokens,
+                stream=True,
+                stream_options={"include_usage": True},
+                extra_body={"ignore_eos": True},
+            )
+            async for chunk in stream:
+                if chunk.usage is not None:
+                    return "served"
+                if not stays and chance.random() < 0.1:
+                    await stream.close()
+                    return "left"
+            return "lost"
+
+        outcomes = await asyncio.gather(*(visit() for _ in range(60)))
+        assert set(outcomes) == {"served", "left"}, (seed, outcomes)
+        await asyncio.to_thread(served.assert_idle)
+        assert served.engine.stats().preemptions > 0, seed
+        await client.close()
