@@ -98,9 +98,11 @@ async def test_clients_that_come_and_go_leave_nothing_behind(start) -> None:
                 if chunk.usage is not None:
                     return "served"
                 if not stays and chance.random() < 0.1:
-                    await stream.close()
-                    return "left"
-            return "lost"
+                    break
+            else:
+                return "lost"
+            await stream.close()
+            return "left"
 
         outcomes = await asyncio.gather(*(visit() for _ in range(60)))
         assert set(outcomes) == {"served", "left"}, (seed, outcomes)
