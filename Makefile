@@ -23,11 +23,14 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Compiles llama.cpp, writes a 2.5 GB checkpoint to out/, and wants a quiet machine for about half an hour.
 bench: $(VENV)/.installed-dev
+	$(PIP) install -c constraints.txt -e ".[peers]"
 	$(BIN)/python -m benchmarks
 
-docs: $(VENV)/.installed-dev
-	$(BIN)/python -m docs.check
+docs: $(VENV)/.installed
+	$(PIP) install -c constraints.txt -e ".[docs]"
+	$(BIN)/mkdocs build --strict
 
 # torch is installed first and by its exact version: a bare `torch` would bring gigabytes of CUDA to a CPU machine.
 $(VENV)/.installed: pyproject.toml constraints.txt

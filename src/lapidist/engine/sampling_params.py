@@ -33,7 +33,7 @@ class SamplingParams:
     top_k : keep the k likeliest tokens; 0 or -1 keeps all.
     top_p, min_p : nucleus mass in (0, 1]; minimum probability relative to the likeliest token in [0, 1].
     presence_penalty, frequency_penalty : in [-2, 2], over generated tokens (OpenAI's definition).
-    repetition_penalty : > 0, over prompt and generated tokens (CTRL, arXiv 1909.05858); 1 is off.
+    repetition_penalty : in [0.01, 100], over prompt and generated tokens (CTRL, arXiv 1909.05858); 1 is off.
     seed : the request's own random stream; its tokens then do not depend on the rest of the batch.
     stop, stop_token_ids : strings and token ids that end the generation.
     include_stop_str_in_output : keep the stop string in ``text``.
@@ -87,8 +87,8 @@ class SamplingParams:
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < low:
                 raise InvalidRequestError(f"{name} must be an integer of at least {low}, got {value!r}")
-        if self.top_p <= 0 or self.repetition_penalty <= 0:
-            raise InvalidRequestError("top_p and repetition_penalty must be greater than 0")
+        if self.top_p <= 0:
+            raise InvalidRequestError(f"top_p must be greater than 0, got {self.top_p!r}")
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             raise InvalidRequestError(
                 f"min_tokens ({self.min_tokens}) exceeds max_tokens ({self.max_tokens})"
@@ -113,7 +113,8 @@ _RANGES = (
     ("min_p", 0.0, 1.0),
     ("presence_penalty", -2.0, 2.0),
     ("frequency_penalty", -2.0, 2.0),
-    ("repetition_penalty", 0.0, 100.0),
+    # Below 0.01 the penalty would overflow the logits.
+    ("repetition_penalty", 0.01, 100.0),
 )
 _INTEGERS = (
     ("n", 1),

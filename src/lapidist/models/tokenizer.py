@@ -86,7 +86,8 @@ class Tokenizer:
             text.encode()
         except UnicodeEncodeError:
             text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        return list(self.backend.encode(text, add_special_tokens=add_special_tokens).ids)
+        # Unlike ``encode`` this lets other threads run: megabytes of text must not hold up a server.
+        return list(self.backend.encode_batch_fast([text], add_special_tokens=add_special_tokens)[0].ids)
 
     def decode(self, token_ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         """Text of ``token_ids``; ids that the tokenizer does not know (a model's padding) have none."""

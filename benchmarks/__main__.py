@@ -1,0 +1,33 @@
+"""Run every benchmark, one after another: ``python -m benchmarks`` (``make bench``).
+
+The llama-3.2-1b shape with random weights is written to ``out/`` first, unless it is there.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=Path, default=Path("out/llama-3.2-1b"))
+    args = parser.parse_args()
+    checkpoint = str(args.checkpoint)
+    if not args.checkpoint.is_dir():
+        args.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        _run("lapidist.cli.main", "make-checkpoint", "--like", "llama-3.2-1b", "--seed", "0", checkpoint)
+    _run("benchmarks.startup")
+    _run("benchmarks.serve_many_clients")
+    _run("benchmarks.engine_overhead", "--checkpoint", checkpoint)
+    _run("benchmarks.peak_memory", "--checkpoint", checkpoint)
+    _run("benchmarks.peers.engine_vs_peers", "--checkpoint", checkpoint)
+
+
+def _run(module: str, *args: str) -> None:
+    print(f"== {module} {' '.join(args)}", flush=True)
+    subprocess.run([sys.executable, "-m", module, *args], check=True)
+
+
+if __name__ == "__main__":
+    main()
