@@ -2,9 +2,8 @@
 
     python -m benchmarks.peak_memory --checkpoint llama-1b
 
-A fresh process loads the checkpoint and runs enough requests to fill the KV cache. Its peak resident memory, less what a
-process that has only imported Lapidist takes, is
-compared with the bytes of the weights and of the KV cache.
+A fresh process loads the checkpoint and runs enough requests to fill the KV cache. Its peak resident memory,
+less what a process that has only imported Lapidist takes, is compared with the weights plus the KV cache.
 """
 
 import argparse
