@@ -194,9 +194,7 @@ def test_tools_are_shown_to_the_template(client) -> None:
 
 
 async def test_async_client(served) -> None:
-    client = served.openai_async()
-
-    async def ask(stream: bool) -> str:
+    async def ask(client: openai.AsyncOpenAI, stream: bool) -> str:
         if not stream:
             answer = await client.chat.completions.create(messages=MESSAGES, **GREEDY)
             return answer.choices[0].message.content
@@ -205,7 +203,8 @@ async def test_async_client(served) -> None:
             text += chunk.choices[0].delta.content or ""
         return text
 
-    texts = await asyncio.gather(*(ask(stream=bool(i % 2)) for i in range(12)))
+    async with served.openai_async() as client:
+        texts = await asyncio.gather(*(ask(client, stream=bool(i % 2)) for i in range(12)))
     assert len(set(texts)) == 1
 
 

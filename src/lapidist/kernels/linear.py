@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+_HAS_ONEDNN = torch.backends.mkldnn.is_available()
+
 
 class Linear:
     """``y = x W^T + b``.
@@ -38,7 +40,7 @@ class Linear:
 
 def can_pack(weight: Tensor) -> bool:
     """Whether oneDNN multiplies by a prepacked weight of this dtype on this processor."""
-    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+    if weight.device.type != "cpu" or not _HAS_ONEDNN:
         return False
     if weight.dtype == torch.bfloat16:
         return torch.ops.mkldnn._is_mkldnn_bf16_supported()
@@ -47,8 +49,11 @@ def can_pack(weight: Tensor) -> bool:
     return weight.dtype == torch.float32
 
 
-@register_flop_formula(torch.ops.mkldnn._linear_pointwise)
-def _packed_linear_flops(x_shape: Any, weight_shape: Any, *_: Any, out_shape: Any, **__: Any) -> int:
-    """So that ``torch.utils.flop_counter`` counts a packed linear layer: 2 M N K."""
+def _packed_flops(x_shape: Any, *_: Any, out_shape: Any, **__: Any) -> int:
     rows, columns = out_shape
     return 2 * rows * columns * x_shape[-1]
+
+
+if _HAS_ONEDNN:
+    # So that ``torch.utils.flop_counter`` counts packed linear layers.
+    register_flop_formula(torch.ops.mkldnn._linear_pointwise)(_packed_flops)

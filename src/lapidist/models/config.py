@@ -110,12 +110,8 @@ class ModelConfig:
             qk_norm=family.qk_norm,
             sliding_windows=_sliding_windows(fields, num_layers, family),
             attention_scale=query_scalar**-0.5,
-            attention_softcap=fields.optional_positive("attn_logit_softcapping", 50.0)
-            if family.is_gemma
-            else None,
-            final_softcap=fields.optional_positive("final_logit_softcapping", 30.0)
-            if family.is_gemma
-            else None,
+            attention_softcap=_softcap(fields, "attn_logit_softcapping", 50.0, family),
+            final_softcap=_softcap(fields, "final_logit_softcapping", 30.0, family),
             embedding_scale=hidden_size**0.5 if family.is_gemma else 1.0,
             norm_offset=1.0 if family.is_gemma else 0.0,
             sandwich_norms=family.is_gemma,
@@ -193,6 +189,10 @@ def _sliding_windows(fields: ConfigFields, num_layers: int, family: Family) -> t
             "sliding_window", "is missing or switched off, but layer_types has sliding attention"
         )
     return tuple(window if sliding else None for sliding in slides)
+
+
+def _softcap(fields: ConfigFields, key: str, default: float, family: Family) -> float | None:
+    return fields.optional_positive(key, default) if family.is_gemma else None
 
 
 def _dtype(fields: ConfigFields) -> torch.dtype:

@@ -21,7 +21,7 @@ class Family:
         ``max_window_layers`` or ``layer_types`` says, or every other one unless ``layer_types`` says otherwise.
     partial_rotary : the field ``partial_rotary_factor`` counts.
     original_context : default of ``original_max_position_embeddings``; None is the model's context.
-    rope_aliases : other names of RoPE scalings, and the only scalings there are if it is not empty.
+    only_longrope : there is no RoPE scaling but longrope, which has older names.
     """
 
     activation: str = "silu"

@@ -15,8 +15,8 @@ class RopeConfig:
     kind : how frequencies are scaled for long contexts.
     theta : base of the wavelengths.
     rotary_dim : channels of a head that are rotated, an even number.
+    original_context : tokens of context before stretching.
     factor : by how much the context is stretched (linear, dynamic, llama3, yarn).
-    original_context : tokens of context before stretching (dynamic, llama3, yarn, longrope).
     attention_factor : factor on cosine and sine (yarn, longrope).
     low_freq_factor, high_freq_factor : rotations over the original context between which llama3 goes from
         full scaling to none.
@@ -29,8 +29,8 @@ class RopeConfig:
     kind: RopeKind
     theta: float
     rotary_dim: int
+    original_context: int
     factor: float = 1.0
-    original_context: int = 0
     attention_factor: float = 1.0
     low_freq_factor: float = 1.0
     high_freq_factor: float = 4.0

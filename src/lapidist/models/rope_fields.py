@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 from lapidist.models.config_fields import ConfigFields
 from lapidist.models.families import Family
@@ -20,7 +21,6 @@ def read_rope(fields: ConfigFields, head_dim: int, context: int, family: Family)
     for layer_type in ("full_attention", "sliding_attention"):
         if section.has(layer_type):
             raise section.error(layer_type, "is not supported: all layers must rotate alike")
-    theta = section.positive("rope_theta", fields.positive("rope_theta", 10_000.0))
     kind = section.text("rope_type", section.text("type", "default"))
     if family.only_longrope and kind in ("su", "yarn"):
         kind = "longrope"  # what early Phi-3 configurations called it
@@ -29,12 +29,13 @@ def read_rope(fields: ConfigFields, head_dim: int, context: int, family: Family)
         raise section.error(
             "rope_type", f"is {kind!r}, which is not supported; supported are {', '.join(known)}"
         )
+    theta = section.positive("rope_theta", fields.positive("rope_theta", 10_000.0))
     if theta <= 1.0:
         raise section.error("rope_theta", f"must be above 1, got {theta}")
     original = section.integer("original_max_position_embeddings", context)
     original = fields.integer("original_max_position_embeddings", family.original_context or original)
-    rotary_dim = _rotary_dim(fields, section, head_dim, family)
-    return _READERS[kind](section, theta, rotary_dim, context, original)
+    plain = RopeConfig("default", theta, _rotary_dim(fields, section, head_dim, family), original)
+    return _READERS[kind](plain, section, context)
 
 
 def _rotary_dim(fields: ConfigFields, section: ConfigFields, head_dim: int, family: Family) -> int:
@@ -50,40 +51,31 @@ def _rotary_dim(fields: ConfigFields, section: ConfigFields, head_dim: int, fami
     return rotary_dim
 
 
-def _default(section: ConfigFields, theta: float, rotary_dim: int, context: int, original: int) -> RopeConfig:
-    return RopeConfig("default", theta, rotary_dim)
+def _default(plain: RopeConfig, section: ConfigFields, context: int) -> RopeConfig:
+    return plain
 
 
-def _linear(section: ConfigFields, theta: float, rotary_dim: int, context: int, original: int) -> RopeConfig:
-    return RopeConfig("linear", theta, rotary_dim, factor=section.positive("factor"))
+def _linear(plain: RopeConfig, section: ConfigFields, context: int) -> RopeConfig:
+    return replace(plain, kind="linear", factor=section.positive("factor"))
 
 
-def _dynamic(section: ConfigFields, theta: float, rotary_dim: int, context: int, original: int) -> RopeConfig:
-    if rotary_dim == 2:
+def _dynamic(plain: RopeConfig, section: ConfigFields, context: int) -> RopeConfig:
+    if plain.rotary_dim == 2:
         raise section.error("rope_type", "is 'dynamic', which needs more than 2 rotated channels per head")
     # The scaling starts where the model's context ends, whatever the original context was.
-    return RopeConfig(
-        "dynamic", theta, rotary_dim, factor=section.positive("factor"), original_context=context
-    )
+    return replace(plain, kind="dynamic", factor=section.positive("factor"), original_context=context)
 
 
-def _llama3(section: ConfigFields, theta: float, rotary_dim: int, context: int, original: int) -> RopeConfig:
+def _llama3(plain: RopeConfig, section: ConfigFields, context: int) -> RopeConfig:
     low, high = section.positive("low_freq_factor"), section.positive("high_freq_factor")
     if low >= high:
         raise section.error("high_freq_factor", f"is {high}: it must be above low_freq_factor, {low}")
-    return RopeConfig(
-        "llama3",
-        theta,
-        rotary_dim,
-        factor=section.positive("factor"),
-        original_context=original,
-        low_freq_factor=low,
-        high_freq_factor=high,
-    )
+    factor = section.positive("factor")
+    return replace(plain, kind="llama3", factor=factor, low_freq_factor=low, high_freq_factor=high)
 
 
-def _yarn(section: ConfigFields, theta: float, rotary_dim: int, context: int, original: int) -> RopeConfig:
-    factor = section.positive("factor", context / original)
+def _yarn(plain: RopeConfig, section: ConfigFields, context: int) -> RopeConfig:
+    factor = section.positive("factor", context / plain.original_context)
     attention_factor = section.optional_positive("attention_factor")
     if attention_factor is None:
         if section.has("mscale") and section.has("mscale_all_dim"):
@@ -91,12 +83,10 @@ def _yarn(section: ConfigFields, theta: float, rotary_dim: int, context: int, or
             attention_factor = _yarn_magnitude(factor, scale) / _yarn_magnitude(factor, scale_all)
         else:
             attention_factor = _yarn_magnitude(factor, 1.0)
-    return RopeConfig(
-        "yarn",
-        theta,
-        rotary_dim,
+    return replace(
+        plain,
+        kind="yarn",
         factor=factor,
-        original_context=original,
         attention_factor=attention_factor,
         beta_fast=section.positive("beta_fast", 32.0),
         beta_slow=section.positive("beta_slow", 1.0),
@@ -108,9 +98,8 @@ def _yarn_magnitude(factor: float, scale: float) -> float:
     return 1.0 if factor <= 1 else 0.1 * scale * math.log(factor) + 1.0
 
 
-def _longrope(
-    section: ConfigFields, theta: float, rotary_dim: int, context: int, original: int
-) -> RopeConfig:
+def _longrope(plain: RopeConfig, section: ConfigFields, context: int) -> RopeConfig:
+    original = plain.original_context
     factor = section.positive("factor", context / original)
     attention_factor = section.optional_positive("attention_factor")
     if attention_factor is None:
@@ -118,18 +107,17 @@ def _longrope(
             raise section.error("original_max_position_embeddings", "must be above 1 for longrope")
         stretch = math.log(factor) / math.log(original) if factor > 1 else 0.0
         attention_factor = math.sqrt(1 + stretch)
-    return RopeConfig(
-        "longrope",
-        theta,
-        rotary_dim,
-        original_context=original,
+    return replace(
+        plain,
+        kind="longrope",
         attention_factor=attention_factor,
-        short_factors=section.positives("short_factor", rotary_dim // 2),
-        long_factors=section.positives("long_factor", rotary_dim // 2),
+        short_factors=section.positives("short_factor", plain.rotary_dim // 2),
+        long_factors=section.positives("long_factor", plain.rotary_dim // 2),
     )
 
 
-_READERS: dict[str, Callable[[ConfigFields, float, int, int, int], RopeConfig]] = {
+# How each kind of scaling completes a plain embedding, given its section and the model's context.
+_READERS: dict[str, Callable[[RopeConfig, ConfigFields, int], RopeConfig]] = {
     "default": _default,
     "linear": _linear,
     "dynamic": _dynamic,
