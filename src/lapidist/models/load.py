@@ -1,5 +1,6 @@
 """Builds a decoder from a checkpoint directory."""
 
+import logging
 from pathlib import Path
 
 import torch
@@ -12,6 +13,8 @@ from lapidist.models.config import DTYPES, ModelConfig
 from lapidist.models.decoder import Decoder, DecoderWeights, Layer
 from lapidist.models.families import FAMILIES
 from lapidist.models.weights import Part, WeightFiles
+
+_log = logging.getLogger(__name__)
 
 _EMBEDDING = "model.embed_tokens.weight"
 _LM_HEAD = "lm_head.weight"
@@ -37,7 +40,10 @@ def load_decoder(
     """
     directory = Path(path)
     config = ModelConfig.from_directory(directory)
-    return _Loader(directory, config, dtype or config.dtype, torch.device(device)).decoder()
+    dtype, device = dtype or config.dtype, torch.device(device)
+    if dtype == torch.float16 and device.type == "cpu" and not can_pack(torch.empty(0, dtype=dtype)):
+        _log.warning("float16 is many times slower than bfloat16 on this processor: consider dtype bfloat16")
+    return _Loader(directory, config, dtype, device).decoder()
 
 
 def resolve_dtype(dtype: str | torch.dtype) -> torch.dtype | None:
