@@ -130,7 +130,8 @@ def test_company_does_not_matter(case: Case) -> None:
         span = slice(layout.query_starts[index], layout.query_starts[index + 1])
         alone = PagedLayout(layout.slots, (0, queries), (kv,), (layout.page_ids[index],))
         found = attention.paged_attention(query[span], cache, 1, alone, 0.3, case.window, case.softcap)
-        assert torch.equal(found, together[span])
+        # Sequences that decode together are summed in another order than one that decodes alone.
+        assert (found - together[span]).abs().max() < TOLERANCES[case.dtype]
 
 
 def test_no_sequences() -> None:

@@ -1,7 +1,8 @@
-"""Attention over a paged KV cache, one sequence at a time, in PyTorch operators.
+"""Attention over a paged KV cache in PyTorch operators.
 
-Keys and values are read exactly as far as the queries see them: nothing is padded, and with a sliding
-window nothing before it is touched. Heads that share a KV head are never given copies of it.
+Sequences that decode go together (``decode_attention``), others one at a time, reading keys and values exactly as
+far as the queries see them: with a sliding window nothing before it is touched. Heads that share a KV head
+are never given copies of it.
 """
 
 import torch
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import flop_registry, register_flop_formula, sdpa_flop_count
 
+from lapidist.kernels.decode_attention import DecodeGroup, decode_attention, group_decodes
 from lapidist.kernels.kv_cache import PagedKVCache
 from lapidist.kernels.paged_layout import PagedLayout
 
@@ -41,15 +43,40 @@ def paged_attention(
     -------
     ``[tokens, heads, head_dim]``
     """
-    outputs = []
+    output = torch.empty_like(query)
+    done: set[int] = set()
+    # Padding must be finite; in float16 a request that overflows leaves infinities in pages that others get later.
+    may_pad = softcap is None and query.dtype != torch.float16
+    for group in _batched_decodes(cache, layer, layout, window) if may_pad else ():
+        output[group.rows] = decode_attention(
+            query[group.rows],
+            cache.keys[layer],
+            cache.values[layer],
+            group.page_table,
+            group.mask,
+            group.visible,
+            scale,
+        )
+        done.update(group.sequences)
     for index, kv_length in enumerate(layout.kv_lengths):
+        if index in done:
+            continue
         start, end = layout.query_starts[index], layout.query_starts[index + 1]
         first = 0 if window is None else max(0, kv_length - (window - 1 + end - start))
         keys, values = _visible(cache, layer, layout, index, first)
-        outputs.append(_attend(query[start:end], keys, values, scale, window, softcap))
-    if len(outputs) == 1:
-        return outputs[0]
-    return torch.cat(outputs) if outputs else query
+        output[start:end] = _attend(query[start:end], keys, values, scale, window, softcap)
+    return output
+
+
+def _batched_decodes(
+    cache: PagedKVCache, layer: int, layout: PagedLayout, window: int | None
+) -> tuple[DecodeGroup, ...]:
+    """Groups of at least two sequences with one new token each; the same for every layer with this window."""
+    if window not in layout.decode_groups:
+        _, page_size, kv_heads, head_dim = cache.keys[layer].shape
+        groups = group_decodes(layout, page_size, kv_heads * head_dim, window)
+        layout.decode_groups[window] = tuple(group for group in groups if len(group.sequences) > 1)
+    return layout.decode_groups[window]
 
 
 def _visible(

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from torch import Tensor
 
@@ -22,6 +23,11 @@ class PagedLayout:
     query_starts: tuple[int, ...]
     kv_lengths: tuple[int, ...]
     page_ids: tuple[Tensor, ...]
+
+    @cached_property
+    def decode_groups(self) -> dict[int | None, tuple[Any, ...]]:
+        """By window: ``decode_attention``'s plan for this pass, which all layers share."""
+        return {}
 
     @cached_property
     def first_pages(self) -> tuple[int | None, ...]:
