@@ -10,7 +10,6 @@ import argparse
 import json
 import math
 import os
-import platform
 import sys
 import time
 from pathlib import Path
@@ -21,6 +20,7 @@ import transformers
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from benchmarks.result_file import describe_machine
 from recipes.tiny.corpus import read_text, split_wikitext
 from recipes.tiny.retrieval import STYLES, accuracy_grid, haystack_of
 from recipes.tiny.tokenizer import ASSISTANT, BOS, END, USER, encode
@@ -122,26 +122,6 @@ def samples(model: Any, tokenizer: Tokenizer) -> dict[str, dict[str, str]]:
     }
 
 
-def machine() -> dict[str, Any]:
-    """Where the numbers come from."""
-    cpu = platform.processor()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        names = [
-            line.split(":", 1)[1].strip()
-            for line in info.read_text().splitlines()
-            if line.startswith("model name")
-        ]
-        cpu = names[0] if names else cpu
-    return {
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }
-
-
 def evaluate(directory: Path, data: Path, trials: int) -> dict[str, Any]:
     """All measurements of the export in `directory`."""
     began = time.perf_counter()
@@ -159,7 +139,7 @@ def evaluate(directory: Path, data: Path, trials: int) -> dict[str, Any]:
         },
         "retrieval": retrieval(model, tokenizer, data, trials),
         "samples": samples(model, tokenizer),
-        "machine": machine(),
+        "machine": describe_machine(),
         "seconds": round(time.perf_counter() - began, 1),
     }
 
