@@ -22,7 +22,13 @@ def llm() -> LLM:
 
 def test_files_are_complete_and_small() -> None:
     names = {file.name for file in TINY.iterdir()}
-    assert {"config.json", "model.safetensors", "tokenizer.json", "generation_config.json", "README.md"} <= names
+    assert {
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "generation_config.json",
+        "README.md",
+    } <= names
     assert sum(file.stat().st_size for file in TINY.glob("*.safetensors")) <= 24e6
     with safe_open(TINY / "model.safetensors", "pt") as weights:
         assert {weights.get_slice(name).get_dtype() for name in weights.keys()} == {"BF16"}  # noqa: SIM118

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 TINY = Path(__file__).parent / "tiny"
-"""A 10-million-parameter Llama that retrieves over its 2048 tokens and writes short stretches of English (``recipes/tiny``)."""
+"""A 10-million-parameter Llama that finds facts in its context of 2048 tokens (``recipes/tiny``)."""
 
 
 def resolve_model(name: str | Path) -> Path:
