@@ -120,7 +120,11 @@ def test_an_absent_server_is_one_sentence() -> None:
 
 
 def test_ctrl_c_reports_what_has_been_measured(url: str) -> None:
-    command = "from lapidist.cli.bench import bench; bench()"
+    # A job in the background of a shell is born deaf to Ctrl-C.
+    command = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from lapidist.cli.bench import bench; bench()"
+    )
     slow = ["--trace", "poisson:5", "--requests", "10000", "--prompt-length", "4", "--output-length", "3"]
     while _Handler.answered.acquire(blocking=False):
         pass
