@@ -124,10 +124,6 @@ class AsyncLLM:
     def is_alive(self) -> bool:
         return self._failure is None and self._thread.is_alive()
 
-    @property
-    def is_draining(self) -> bool:
-        return self._draining
-
     def default_sampling_params(self) -> SamplingParams:
         return self._engine.default_sampling_params()
 

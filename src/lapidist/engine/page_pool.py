@@ -112,11 +112,6 @@ class PagePool:
             self._hashes[page] = page_hash
             self._cached[page_hash] = page
 
-    def clear_cache(self) -> None:
-        """Forget every cached prefix, held or not."""
-        self._cached.clear()
-        self._hashes = [None] * self.num_pages
-
     def _forget(self, page: int) -> None:
         page_hash = self._hashes[page]
         if page_hash is not None:
