@@ -23,6 +23,7 @@ def main() -> None:
     _run("benchmarks.serve_many_clients")
     _run("benchmarks.engine_overhead", "--checkpoint", checkpoint)
     _run("benchmarks.peak_memory", "--checkpoint", checkpoint)
+    _run("benchmarks.kernels.dispatch_regret")
     _run("benchmarks.peers.engine_vs_peers", "--checkpoint", checkpoint)
 
 

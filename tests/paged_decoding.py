@@ -25,7 +25,7 @@ class PagedSequence:
     def __init__(self, token_ids: list[int], prompt_length: int, pages: list[int]) -> None:
         self.token_ids = token_ids
         self.prompt_length = prompt_length
-        self.pages = torch.tensor(pages)
+        self.pages = pages
         self.computed = 0
 
 
@@ -56,20 +56,19 @@ class PagedDecoding:
         chosen = [
             (sequence, length) for sequence, length in zip(self.sequences, lengths, strict=True) if length
         ]
-        positions, rope_lengths, slots, token_ids, starts = [], [], [], [], [0]
+        positions, rope_lengths, slots, token_ids = [], [], [], []
         for sequence, length in chosen:
             span = torch.arange(sequence.computed, sequence.computed + length)
             positions.append(span)
             rope_lengths.append((span + 1).clamp(min=sequence.prompt_length))
-            slots.append(sequence.pages[span // PAGE_SIZE] * PAGE_SIZE + span % PAGE_SIZE)
+            slots += [sequence.pages[p // PAGE_SIZE] * PAGE_SIZE + p % PAGE_SIZE for p in span.tolist()]
             token_ids += sequence.token_ids[sequence.computed : sequence.computed + length]
-            starts.append(starts[-1] + length)
             sequence.computed += length
-        layout = PagedLayout(
-            slots=torch.cat(slots),
-            query_starts=tuple(starts),
-            kv_lengths=tuple(sequence.computed for sequence, _ in chosen),
-            page_ids=tuple(sequence.pages[: -(-sequence.computed // PAGE_SIZE)] for sequence, _ in chosen),
+        layout = PagedLayout.build(
+            slots,
+            [length for _, length in chosen],
+            [sequence.computed for sequence, _ in chosen],
+            [sequence.pages[: -(-sequence.computed // PAGE_SIZE)] for sequence, _ in chosen],
         )
         batch = Batch(torch.tensor(token_ids), torch.cat(positions), torch.cat(rope_lengths), layout)
         logits = self.decoder.logits(self.decoder.forward(batch, self.cache))

@@ -10,6 +10,7 @@ from lapidist.cli.demo import demo
 from lapidist.cli.generate import generate
 from lapidist.cli.make_checkpoint import make_checkpoint
 from lapidist.cli.serve import serve
+from lapidist.cli.tune import tune
 
 app = typer.Typer(
     help="Lapidist cuts large language models to fit the hardware that serves them.",
@@ -22,6 +23,7 @@ app.command("serve")(serve)
 app.command("generate")(generate)
 app.command("chat")(chat)
 app.command("make-checkpoint")(make_checkpoint)
+app.command("tune")(tune)
 app.add_typer(bench, name="bench")
 
 

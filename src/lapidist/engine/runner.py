@@ -91,8 +91,6 @@ class Runner:
         positions: list[int] = []
         rope_lengths: list[int] = []
         slots: list[int] = []
-        query_starts = [0]
-        page_ids = []
         for entry in scheduled:
             sequence = entry.sequence
             span = range(entry.start, entry.end)
@@ -101,19 +99,13 @@ class Runner:
             positions += span
             rope_lengths += [max(sequence.prompt_length, position + 1) for position in span]
             slots += [pages[p // self.page_size] * self.page_size + p % self.page_size for p in span]
-            query_starts.append(len(token_ids))
-            page_ids.append(
-                torch.tensor(pages[: -(-entry.end // self.page_size)], device=self.decoder.device)
-            )
-        integers = torch.tensor([token_ids, positions, rope_lengths, slots], device=self.decoder.device)
-        return Batch(
-            token_ids=integers[0],
-            positions=integers[1],
-            rope_lengths=integers[2],
-            layout=PagedLayout(
-                slots=integers[3],
-                query_starts=tuple(query_starts),
-                kv_lengths=tuple(entry.end for entry in scheduled),
-                page_ids=tuple(page_ids),
-            ),
+        device = self.decoder.device
+        integers = torch.tensor([token_ids, positions, rope_lengths], device=device)
+        layout = PagedLayout.build(
+            slots,
+            [entry.num_tokens for entry in scheduled],
+            [entry.end for entry in scheduled],
+            [entry.sequence.pages[: -(-entry.end // self.page_size)] for entry in scheduled],
+            device,
         )
+        return Batch(integers[0], integers[1], integers[2], layout)

@@ -1,7 +1,12 @@
-"""The paged KV cache: keys and values of every layer, in pages of a fixed number of tokens."""
+"""The paged KV cache: keys and values of every layer, in pages of a fixed number of tokens.
+
+Within a page the tokens of one KV head lie together, so that a head's keys are read in long runs.
+"""
 
 import torch
 from torch import Tensor
+
+from lapidist.kernels.cpu.kv_write import kv_write
 
 
 class PagedKVCache:
@@ -9,7 +14,7 @@ class PagedKVCache:
 
     Attributes
     ----------
-    keys, values : one tensor per layer, ``[num_pages, page_size, num_kv_heads, head_dim]``.
+    keys, values : one tensor per layer, ``[num_pages, num_kv_heads, page_size, head_dim]``.
     """
 
     def __init__(
@@ -24,7 +29,7 @@ class PagedKVCache:
     ) -> None:
         self.num_pages = num_pages
         self.page_size = page_size
-        shape = (num_pages, page_size, num_kv_heads, head_dim)
+        shape = (num_pages, num_kv_heads, page_size, head_dim)
         # Zeros come from the operating system unwritten; a page takes memory when it is first used.
         self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(num_layers)]
         self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(num_layers)]
@@ -37,8 +42,13 @@ class PagedKVCache:
         slots : int64 ``[tokens]``, page times page size plus offset.
         k, v : ``[tokens, num_kv_heads, head_dim]``.
         """
-        self.keys[layer].flatten(0, 1).index_copy_(0, slots, k)
-        self.values[layer].flatten(0, 1).index_copy_(0, slots, v)
+        keys, values = self.keys[layer], self.values[layer]
+        if keys.device.type == "cpu":
+            kv_write(k, v, keys, values, slots)
+            return
+        page, slot = slots // self.page_size, slots % self.page_size
+        keys[page, :, slot] = k
+        values[page, :, slot] = v
 
     @staticmethod
     def bytes_per_page(

@@ -1,4 +1,4 @@
-"""Linear layers whose weight is laid out once for the matrix-multiplication library that will read it."""
+"""Linear layers: the weight is laid out once for the kernels that will read it."""
 
 from typing import Any
 
@@ -7,53 +7,61 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-_HAS_ONEDNN = torch.backends.mkldnn.is_available()
+from lapidist.kernels.cpu.linear import IMPLEMENTATIONS, multiply, pack_weight
+from lapidist.kernels.dispatch import DispatchTable
+from lapidist.kernels.operators import LIBRARY
 
 
 class Linear:
     """``y = x W^T + b``.
 
-    On a CPU the weight is repacked into oneDNN's blocked layout, in which it streams from memory about twice
-    as fast when few rows are multiplied (decoding), and no slower when many are (prefill). A packed weight
-    cannot be read back. Elsewhere, and for a dtype that oneDNN lacks on this processor, it stays as it is.
+    On a CPU the weight is packed for the native library, which multiplies by the function that ``lapidist tune``
+    found fastest for the number of rows. A packed weight cannot be read back. Elsewhere it stays as it is.
 
     Parameters
     ----------
     weight : ``[out_features, in_features]``.
     bias : ``[out_features]`` or None.
+    table : of this machine's measurements; None is the built-in one.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None = None, table: DispatchTable | None = None
+    ) -> None:
         self.out_features, self.in_features = weight.shape
-        self.is_packed = can_pack(weight)
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight) if self.is_packed else weight
+        self.is_packed = weight.device.type == "cpu"
         self.bias = bias
+        if self.is_packed:
+            self.weight = pack_weight(weight)
+            self._pick = (table or DispatchTable()).bind(
+                IMPLEMENTATIONS, self.out_features, self.in_features, weight.dtype
+            )
+        else:
+            self.weight = weight
 
     def __call__(self, x: Tensor) -> Tensor:
         """``[rows, in_features]`` to ``[rows, out_features]``."""
-        if self.is_packed and len(x):
-            return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
-        if self.is_packed:
-            return x.new_empty(0, self.out_features)
-        return F.linear(x, self.weight, self.bias)
+        if not self.is_packed:
+            return F.linear(x, self.weight, self.bias)
+        return torch.ops.lapidist.packed_linear(
+            x, self.weight, self.bias, self.out_features, self._pick(len(x)).name
+        )
 
 
-def can_pack(weight: Tensor) -> bool:
-    """Whether oneDNN multiplies by a prepacked weight of this dtype on this processor."""
-    if weight.device.type != "cpu" or not _HAS_ONEDNN:
-        return False
-    if weight.dtype == torch.bfloat16:
-        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    if weight.dtype == torch.float16:
-        return torch.ops.mkldnn._is_mkldnn_fp16_supported()
-    return weight.dtype == torch.float32
+LIBRARY.define("packed_linear(Tensor x, Tensor packed, Tensor? bias, int outputs, str name) -> Tensor")
 
 
-def _packed_flops(x_shape: Any, *_: Any, out_shape: Any, **__: Any) -> int:
-    rows, columns = out_shape
-    return 2 * rows * columns * x_shape[-1]
+def _packed_linear(x: Tensor, packed: Tensor, bias: Tensor | None, outputs: int, name: str) -> Tensor:
+    out = x.new_empty(len(x), outputs)
+    if len(x):
+        multiply(name, x, packed, out, bias)
+    return out
 
 
-if _HAS_ONEDNN:
-    # So that ``torch.utils.flop_counter`` counts packed linear layers.
-    register_flop_formula(torch.ops.mkldnn._linear_pointwise)(_packed_flops)
+LIBRARY.impl("packed_linear", _packed_linear, "CPU")
+
+
+@register_flop_formula(torch.ops.lapidist.packed_linear)
+def _packed_flops(x_shape: Any, _packed: Any, _bias: Any, outputs: int, *_: Any, **__: Any) -> int:
+    rows, columns = x_shape
+    return 2 * rows * columns * outputs

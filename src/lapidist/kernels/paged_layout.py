@@ -1,9 +1,11 @@
 """Where the tokens of each sequence sit in one forward pass."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from itertools import accumulate
 
+import numpy as np
+import torch
 from torch import Tensor
 
 
@@ -14,26 +16,35 @@ class PagedLayout:
     Attributes
     ----------
     slots : int64 ``[tokens]``, page times page size plus offset, where each new token's key and value go.
-    query_starts : ``sequences + 1`` prefix sums of the numbers of new tokens.
-    kv_lengths : tokens of context of each sequence after this pass, the new ones included.
-    page_ids : for each sequence, int64, the pages that hold its first ``kv_length`` tokens in order.
+    query_starts : int32 ``[sequences + 1]``, prefix sums of the numbers of new tokens.
+    kv_lengths : int32 ``[sequences]``, tokens of context after this pass, the new ones included.
+    page_table : int32 ``[sequences, pages]``, the pages that hold a sequence's tokens in order; the rest is padding.
+    max_query_length : the largest number of new tokens of a sequence.
     """
 
     slots: Tensor
-    query_starts: tuple[int, ...]
-    kv_lengths: tuple[int, ...]
-    page_ids: tuple[Tensor, ...]
+    query_starts: Tensor
+    kv_lengths: Tensor
+    page_table: Tensor
+    max_query_length: int
 
-    @cached_property
-    def decode_groups(self) -> dict[int | None, tuple[Any, ...]]:
-        """By window: ``decode_attention``'s plan for this pass, which all layers share."""
-        return {}
-
-    @cached_property
-    def first_pages(self) -> tuple[int | None, ...]:
-        """The first page of each sequence whose pages follow one another in memory; None for the others."""
-        return tuple(_first_of_run(pages.tolist()) for pages in self.page_ids)
-
-
-def _first_of_run(pages: list[int]) -> int | None:
-    return pages[0] if pages == list(range(pages[0], pages[0] + len(pages))) else None
+    @classmethod
+    def build(
+        cls,
+        slots: Sequence[int],
+        query_lengths: Sequence[int],
+        kv_lengths: Sequence[int],
+        pages: Sequence[Sequence[int]],
+        device: torch.device | str = "cpu",
+    ) -> "PagedLayout":
+        """From plain numbers; of ``pages[i]`` the first ones that ``kv_lengths[i]`` tokens take must be there."""
+        table = np.zeros((len(pages), max(map(len, pages), default=0)), dtype=np.int32)
+        for row, own in zip(table, pages, strict=True):
+            row[: len(own)] = own
+        return cls(
+            slots=torch.tensor(slots, dtype=torch.long, device=device),
+            query_starts=torch.tensor([0, *accumulate(query_lengths)], dtype=torch.int32, device=device),
+            kv_lengths=torch.tensor(kv_lengths, dtype=torch.int32, device=device),
+            page_table=torch.from_numpy(table).to(device),
+            max_query_length=max(query_lengths, default=0),
+        )

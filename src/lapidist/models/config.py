@@ -9,6 +9,8 @@ from lapidist.models.config_fields import ConfigFields
 from lapidist.models.families import FAMILIES, Family
 from lapidist.models.rope_config import RopeConfig
 from lapidist.models.rope_fields import read_rope
+from lapidist.models.shapes import shape_config
+from lapidist.models.softmax_config import QUANT_METHOD, SoftmaxConfig, read_softmax
 
 CONFIG_FILE = "config.json"
 
@@ -39,6 +41,7 @@ class ModelConfig:
     embedding_scale : factor on embeddings.
     norm_offset : added to the weights of norms: 1 for Gemma, else 0.
     sandwich_norms : attention and MLP have a norm behind them too (Gemma-2).
+    attention_softmax : what ``lapidist calibrate-attention`` wrote, None if it never ran.
     dtype : of the checkpoint; float32 if it does not say.
     """
 
@@ -65,6 +68,7 @@ class ModelConfig:
     embedding_scale: float
     norm_offset: float
     sandwich_norms: bool
+    attention_softmax: SoftmaxConfig | None
     rope: RopeConfig
     dtype: torch.dtype
     bos_token_id: int | None
@@ -78,8 +82,16 @@ class ModelConfig:
         ------
         CheckpointError : the file is missing or broken, the architecture is not supported, a field is wrong.
         """
-        directory = Path(path)
-        fields = ConfigFields.read(directory / CONFIG_FILE)
+        return cls.from_fields(ConfigFields.read(Path(path) / CONFIG_FILE))
+
+    @classmethod
+    def of_shape(cls, name: str) -> "ModelConfig":
+        """Of a public model in ``models.shapes``; raises ValueError for an unknown name."""
+        return cls.from_fields(ConfigFields(Path(name), shape_config(name)))
+
+    @classmethod
+    def from_fields(cls, fields: ConfigFields) -> "ModelConfig":
+        """From the contents of a ``config.json``; raises CheckpointError as ``from_directory`` does."""
         architecture, family = _family(fields)
         _reject_what_we_do_not_compute(fields)
         hidden_size = fields.integer("hidden_size")
@@ -115,6 +127,7 @@ class ModelConfig:
             embedding_scale=hidden_size**0.5 if family.is_gemma else 1.0,
             norm_offset=1.0 if family.is_gemma else 0.0,
             sandwich_norms=family.is_gemma,
+            attention_softmax=read_softmax(fields, num_layers, num_heads),
             rope=read_rope(fields, head_dim, context, family),
             dtype=_dtype(fields),
             bos_token_id=fields.optional_integer("bos_token_id", minimum=0),
@@ -135,10 +148,11 @@ def _family(fields: ConfigFields) -> tuple[str, Family]:
 def _reject_what_we_do_not_compute(fields: ConfigFields) -> None:
     if fields.has("quantization_config"):
         method = fields.section("quantization_config").text("quant_method", "unknown")
-        raise fields.error(
-            "quantization_config",
-            f"asks for quantization method {method!r}, which is not supported: use the unquantized checkpoint",
-        )
+        if method != QUANT_METHOD:
+            raise fields.error(
+                "quantization_config",
+                f"asks for quantization method {method!r}, which is not supported: use the unquantized checkpoint",
+            )
     if fields.boolean("use_bidirectional_attention"):
         raise fields.error("use_bidirectional_attention", "is true: only causal decoders are supported")
 

@@ -92,6 +92,19 @@ class ConfigFields:
             raise self.error(key, f"must be a list of {length} positive numbers, got {_show(value)}")
         return tuple(float(item) for item in value)
 
+    def numbers(self, key: str, shape: tuple[int, int], default: float) -> tuple[tuple[float, ...], ...]:
+        """A table of so many rows and columns; one number stands for all of them."""
+        value = self._get(key, default)
+        rows, columns = shape
+        if _is_finite(value):
+            return ((float(value),) * columns,) * rows
+        is_table = isinstance(value, list) and all(
+            isinstance(row, list) and len(row) == columns and all(map(_is_finite, row)) for row in value
+        )
+        if not is_table or len(value) != rows:
+            raise self.error(key, f"must be a number or {rows} lists of {columns} numbers, got {_show(value)}")
+        return tuple(tuple(map(float, row)) for row in value)
+
     def integers(self, key: str) -> tuple[int, ...]:
         """An integer or a list of them, none if absent; none may be negative."""
         value = self._get(key, [])
@@ -128,10 +141,14 @@ class ConfigFields:
 
 
 def _is_number(value: Any) -> bool:
+    return _is_finite(value) and abs(value) >= 1e-30
+
+
+def _is_finite(value: Any) -> bool:
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
     # Within these bounds no formula overflows; an integer of JSON may even be too large for a float.
-    return 1e-30 <= abs(value) <= 1e30
+    return abs(value) <= 1e30
 
 
 def _show(value: Any) -> str:

@@ -13,9 +13,11 @@ from lapidist.kernels.linear import Linear
 from lapidist.kernels.norm import RMSNorm
 from lapidist.kernels.paged_layout import PagedLayout
 from lapidist.kernels.rope import apply_rope
+from lapidist.kernels.softmax import Softmax, SoftmaxMode
 from lapidist.models.batch import Batch
 from lapidist.models.config import ModelConfig
 from lapidist.models.rope import RotaryEmbedding
+from lapidist.models.softmax_config import SoftmaxConfig
 
 
 @dataclass(frozen=True)
@@ -49,18 +51,42 @@ class Decoder:
     Parameters
     ----------
     dtype : of the weights, the hidden states and the KV cache.
+    softmax_mode : of attention; None is the checkpoint's, or lazy where it was not calibrated.
+
+    Attributes
+    ----------
+    recomputed_rows : int64 ``[num_layers]``, rows (token, head) of attention that mode unified had to compute again.
     """
 
     def __init__(
-        self, config: ModelConfig, weights: DecoderWeights, dtype: torch.dtype, device: torch.device
+        self,
+        config: ModelConfig,
+        weights: DecoderWeights,
+        dtype: torch.dtype,
+        device: torch.device,
+        softmax_mode: SoftmaxMode | None = None,
     ) -> None:
         self.config = config
         self.dtype = dtype
         self.device = device
         self._weights = weights
+        self.recomputed_rows = torch.zeros(config.num_layers, dtype=torch.long, device=device)
+        self.softmax = self._softmax(softmax_mode)
         self._rope = RotaryEmbedding(config.rope, device)
         # Rounded to the compute dtype, as the model was trained.
         self._embedding_scale = torch.tensor(config.embedding_scale, dtype=dtype).item()
+
+    def _softmax(self, mode: SoftmaxMode | None) -> tuple[Softmax, ...]:
+        """Of each layer."""
+        calibrated = self.config.attention_softmax
+        if calibrated is None:
+            calibrated = SoftmaxConfig(SoftmaxMode.LAZY, ((0.0,) * self.config.num_heads,) * self.config.num_layers)
+        phi = torch.tensor(calibrated.phi, dtype=torch.float32, device=self.device)
+        counts = self.recomputed_rows.split(1)
+        return tuple(
+            Softmax(calibrated.mode if mode is None else mode, own, count)
+            for own, count in zip(phi, counts, strict=True)
+        )
 
     @torch.inference_mode()
     def forward(self, batch: Batch, cache: PagedKVCache) -> Tensor:
@@ -113,6 +139,7 @@ class Decoder:
             config.attention_scale,
             config.sliding_windows[index],
             config.attention_softcap,
+            self.softmax[index],
         )
         return layer.o(attended.view(len(x), -1))
 

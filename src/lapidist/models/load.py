@@ -1,20 +1,20 @@
 """Builds a decoder from a checkpoint directory."""
 
-import logging
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from lapidist.kernels.embedding import Embedding
-from lapidist.kernels.linear import Linear, can_pack
+from lapidist.kernels.cpu.linear import IMPLEMENTATIONS
+from lapidist.kernels.dispatch_storage import load_table
+from lapidist.kernels.linear import Linear
 from lapidist.kernels.norm import RMSNorm
+from lapidist.kernels.softmax import SoftmaxMode
 from lapidist.models.config import DTYPES, ModelConfig
 from lapidist.models.decoder import Decoder, DecoderWeights, Layer
 from lapidist.models.families import FAMILIES
 from lapidist.models.weights import Part, WeightFiles
-
-_log = logging.getLogger(__name__)
 
 _EMBEDDING = "model.embed_tokens.weight"
 _LM_HEAD = "lm_head.weight"
@@ -24,7 +24,10 @@ _Projection = tuple[str, int]
 
 
 def load_decoder(
-    path: str | Path, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
+    path: str | Path,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    softmax_mode: SoftmaxMode | None = None,
 ) -> Decoder:
     """Load a Hugging Face checkpoint: ``config.json`` and safetensors in one file or in shards.
 
@@ -33,6 +36,7 @@ def load_decoder(
     Parameters
     ----------
     dtype : to compute in; None is the checkpoint's.
+    softmax_mode : of attention; None is the checkpoint's, or lazy where it was not calibrated.
 
     Raises
     ------
@@ -41,9 +45,7 @@ def load_decoder(
     directory = Path(path)
     config = ModelConfig.from_directory(directory)
     dtype, device = dtype or config.dtype, torch.device(device)
-    if dtype == torch.float16 and device.type == "cpu" and not can_pack(torch.empty(0, dtype=dtype)):
-        _log.warning("float16 is many times slower than bfloat16 on this processor: consider dtype bfloat16")
-    return _Loader(directory, config, dtype, device).decoder()
+    return _Loader(directory, config, dtype, device).decoder(softmax_mode)
 
 
 def resolve_dtype(dtype: str | torch.dtype) -> torch.dtype | None:
@@ -71,9 +73,10 @@ class _Loader:
         self._config = config
         self._dtype = dtype
         self._device = device
+        self._table = load_table(device, [each.name for each in IMPLEMENTATIONS])
         self._fused = FAMILIES[config.architecture].fused_weights
 
-    def decoder(self) -> Decoder:
+    def decoder(self, softmax_mode: SoftmaxMode | None) -> Decoder:
         config = self._config
         # The largest tensors first, while nothing else is in memory beside the copy that is being packed.
         lm_head = self._lm_head()
@@ -84,7 +87,7 @@ class _Loader:
             final_norm=self._norm("model.norm"),
         )
         self._files.warn_of_unread([_LM_HEAD] if config.tie_embeddings else [])
-        return Decoder(config, weights, self._dtype, self._device)
+        return Decoder(config, weights, self._dtype, self._device, softmax_mode)
 
     def _layer(self, prefix: str) -> Layer:
         config = self._config
@@ -115,13 +118,13 @@ class _Loader:
     def _linear(self, names: list[_Projection], columns: int, has_bias: bool = False) -> Linear:
         weight = self._matrix([(f"{name}.weight", (rows, columns)) for name, rows in names])
         biases: list[Part] = [(f"{name}.bias", (rows,)) for name, rows in names]
-        return Linear(weight, self._copy(biases) if has_bias else None)
+        return Linear(weight, self._copy(biases) if has_bias else None, self._table)
 
     def _matrix(self, parts: list[Part]) -> Tensor:
         """A weight for ``Linear``. Packing copies it, so that a single tensor can come from the mapped file."""
         if len(parts) == 1:
             mapped = self._files.mapped(parts[0])
-            if mapped.dtype == self._dtype and self._device.type == "cpu" and can_pack(mapped):
+            if mapped.dtype == self._dtype and self._device.type == "cpu":
                 return mapped
         return self._copy(parts)
 
@@ -144,7 +147,7 @@ class _Loader:
 
     def _lm_head(self) -> Linear:
         name = _EMBEDDING if self._config.tie_embeddings else _LM_HEAD
-        return Linear(self._matrix([self._vocabulary(name)]))
+        return Linear(self._matrix([self._vocabulary(name)]), table=self._table)
 
     def _embedding(self, lm_head: Linear) -> Embedding:
         """The head's weight if the two are tied and it can be read; on a CPU mapped from the file."""

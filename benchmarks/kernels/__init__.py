@@ -1,0 +1,1 @@
+"""Our kernels against fixed choices and other libraries."""

@@ -1,0 +1,87 @@
+// What the native library computes. Tensors come as pointers; the Python side has checked shapes and dtypes.
+#pragma once
+
+#include <cstdint>
+
+namespace lapidist {
+
+enum class Type { kFloat32 = 0, kBfloat16 = 1, kFloat16 = 2 };
+
+// The numbers of lapidist.kernels.softmax.SoftmaxMode.
+enum class SoftmaxMode { kOnline = 0, kLazy = 1, kUnified = 2 };
+
+struct AttentionCall {
+    Type type;
+    const void* query;      // [tokens, heads, head_dim], tokens query_stride elements apart
+    int64_t query_stride;
+    const void* keys;       // [pages, kv_heads, page_size, head_dim]
+    const void* values;     // the same
+    void* output;           // [tokens, heads, head_dim]
+    const int32_t* query_starts;  // [sequences + 1]
+    const int32_t* kv_lengths;    // [sequences]
+    const int32_t* page_table;    // [sequences, page_table_stride]
+    int64_t page_table_stride;
+    int sequences, heads, kv_heads, head_dim, page_size;
+    float scale;
+    float softcap;          // 0 for none
+    int window;             // 0 for none
+    SoftmaxMode mode;
+    const float* phi;       // [heads], or null for zeros
+    int split_tokens;       // keys per partial sum where a sequence has few queries
+    int threads;
+};
+
+// Causal attention over paged keys and values. Returns how many rows (token, head) of mode unified left the range of
+// float32 and were computed again in mode online.
+int64_t attention(const AttentionCall& call);
+
+struct KvWriteCall {
+    int element_bytes;
+    const void* key;    // [tokens, kv_heads, head_dim], tokens key_stride elements apart
+    const void* value;  // the same, value_stride elements apart
+    int64_t key_stride, value_stride;
+    void* keys;         // [pages, kv_heads, page_size, head_dim]
+    void* values;
+    const int64_t* slots;  // [tokens]
+    int64_t tokens;
+    int kv_heads, head_dim, page_size;
+    int threads;
+};
+
+void kv_write(const KvWriteCall& call);
+
+constexpr int kPanelOutputs = 64;
+
+// Fetches the memory in pages of 2 MiB where the operating system can; call before it is first written.
+void advise_huge_pages(void* data, int64_t bytes);
+
+struct PackCall {
+    Type type;
+    const void* weight;  // [outputs, columns]
+    void* packed;        // [ceil(outputs / 64), ceil(columns / 2) * 2, 64], see linear.cpp
+    int64_t columns, outputs;
+    int threads;
+};
+
+void pack_weight(const PackCall& call);
+
+struct LinearCall {
+    Type type;
+    const void* x;       // [rows, columns], rows x_stride elements apart
+    int64_t x_stride;
+    const void* weight;  // packed
+    const void* bias;    // [outputs] or null
+    void* y;             // [rows, outputs]
+    int64_t rows, columns, outputs;
+    int threads;
+};
+
+// The same sums, bit for bit, with the loops cut differently.
+void gemv(const LinearCall& call);       // few rows: each panel from front to back, all rows at once
+void flat_gemm(const LinearCall& call);  // some rows: short passes over a panel, which stay in the first-level cache
+void gemm(const LinearCall& call);       // many rows: blocks of them, whose sums stay in the second-level cache
+
+// Sums `bytes` bytes of memory as 32-bit floats: what reading costs when nothing is computed.
+double read_memory(const void* data, int64_t bytes, int threads);
+
+}  // namespace lapidist

@@ -1,0 +1,104 @@
+// Python bindings. Tensors are addresses; nothing here keeps the interpreter's lock while it computes.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <string>
+#include <vector>
+
+#include "kernels.h"
+
+#define LAPIDIST_STRING_(x) #x
+#define LAPIDIST_STRING(x) LAPIDIST_STRING_(x)
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace lapidist {
+namespace {
+
+template <typename T>
+T* pointer(uintptr_t address) {
+    return reinterpret_cast<T*>(address);
+}
+
+// The builds of this library that the processor and the operating system can run, best first.
+std::vector<std::string> supported() {
+    std::vector<std::string> names;
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+    if (avx512 && __builtin_cpu_supports("avx512bf16")) names.push_back("avx512_bf16");
+    if (avx512) names.push_back("avx512");
+    if (avx2) names.push_back("avx2");
+#endif
+    names.push_back("portable");
+    return names;
+}
+
+int64_t bind_attention(int type, uintptr_t query, int64_t query_stride, uintptr_t keys, uintptr_t values, uintptr_t output,
+                       uintptr_t query_starts, uintptr_t kv_lengths, uintptr_t page_table, int64_t page_table_stride,
+                       int sequences, int heads, int kv_heads, int head_dim, int page_size, float scale, float softcap,
+                       int window, int mode, uintptr_t phi, int split_tokens, int threads) {
+    const AttentionCall call{static_cast<Type>(type), pointer<const void>(query), query_stride, pointer<const void>(keys),
+                             pointer<const void>(values), pointer<void>(output), pointer<const int32_t>(query_starts),
+                             pointer<const int32_t>(kv_lengths), pointer<const int32_t>(page_table), page_table_stride,
+                             sequences, heads, kv_heads, head_dim, page_size, scale, softcap, window,
+                             static_cast<SoftmaxMode>(mode), pointer<const float>(phi), split_tokens, threads};
+    nb::gil_scoped_release release;
+    return attention(call);
+}
+
+void bind_kv_write(int element_bytes, uintptr_t key, uintptr_t value, int64_t key_stride, int64_t value_stride, uintptr_t keys,
+                   uintptr_t values, uintptr_t slots, int64_t tokens, int kv_heads, int head_dim, int page_size, int threads) {
+    const KvWriteCall call{element_bytes, pointer<const void>(key), pointer<const void>(value), key_stride, value_stride,
+                           pointer<void>(keys), pointer<void>(values), pointer<const int64_t>(slots), tokens, kv_heads,
+                           head_dim, page_size, threads};
+    nb::gil_scoped_release release;
+    kv_write(call);
+}
+
+void bind_pack(int type, uintptr_t weight, uintptr_t packed, int64_t columns, int64_t outputs, int threads) {
+    const PackCall call{static_cast<Type>(type), pointer<const void>(weight), pointer<void>(packed), columns, outputs, threads};
+    nb::gil_scoped_release release;
+    pack_weight(call);
+}
+
+template <void (*kKernel)(const LinearCall&)>
+void bind_linear(int type, uintptr_t x, int64_t x_stride, uintptr_t weight, uintptr_t bias, uintptr_t y, int64_t rows,
+                 int64_t columns, int64_t outputs, int threads) {
+    const LinearCall call{static_cast<Type>(type), pointer<const void>(x), x_stride, pointer<const void>(weight),
+                          pointer<const void>(bias), pointer<void>(y), rows, columns, outputs, threads};
+    nb::gil_scoped_release release;
+    kKernel(call);
+}
+
+double bind_read_memory(uintptr_t data, int64_t bytes, int threads) {
+    nb::gil_scoped_release release;
+    return read_memory(pointer<const void>(data), bytes, threads);
+}
+
+}  // namespace
+}  // namespace lapidist
+
+NB_MODULE(LAPIDIST_MODULE, m) {
+    using namespace lapidist;
+    m.attr("isa") = LAPIDIST_STRING(LAPIDIST_ISA);
+    m.def("supported", &supported);
+    m.def("attention", &bind_attention, "type"_a, "query"_a, "query_stride"_a, "keys"_a, "values"_a, "output"_a,
+          "query_starts"_a, "kv_lengths"_a, "page_table"_a, "page_table_stride"_a, "sequences"_a, "heads"_a, "kv_heads"_a,
+          "head_dim"_a, "page_size"_a, "scale"_a, "softcap"_a, "window"_a, "mode"_a, "phi"_a, "split_tokens"_a, "threads"_a);
+    m.def("kv_write", &bind_kv_write, "element_bytes"_a, "key"_a, "value"_a, "key_stride"_a, "value_stride"_a, "keys"_a,
+          "values"_a, "slots"_a, "tokens"_a, "kv_heads"_a, "head_dim"_a, "page_size"_a, "threads"_a);
+    m.def("pack_weight", &bind_pack, "type"_a, "weight"_a, "packed"_a, "columns"_a, "outputs"_a, "threads"_a);
+    const auto linear = [&](const char* name, auto kernel) {
+        m.def(name, kernel, "type"_a, "x"_a, "x_stride"_a, "weight"_a, "bias"_a, "y"_a, "rows"_a, "columns"_a, "outputs"_a, "threads"_a);
+    };
+    linear("gemv", &bind_linear<gemv>);
+    linear("flat_gemm", &bind_linear<flat_gemm>);
+    linear("gemm", &bind_linear<gemm>);
+    m.def("advise_huge_pages", [](uintptr_t data, int64_t bytes) { advise_huge_pages(pointer<void>(data), bytes); }, "data"_a, "bytes"_a);
+    m.def("read_memory", &bind_read_memory, "data"_a, "bytes"_a, "threads"_a);
+}

@@ -1,0 +1,63 @@
+"""Attention over a paged KV cache in the native library."""
+
+import torch
+from torch import Tensor
+
+from lapidist.kernels.cpu.library import TYPES, native
+from lapidist.kernels.paged_layout import PagedLayout
+from lapidist.kernels.softmax import Softmax
+
+# Keys of one partial sum where a sequence has few queries; fixed, so that results do not depend on the threads.
+SPLIT_TOKENS = 512
+
+
+def paged_attention(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    layout: PagedLayout,
+    scale: float,
+    window: int | None,
+    softcap: float | None,
+    softmax: Softmax,
+    split_tokens: int = SPLIT_TOKENS,
+) -> tuple[Tensor, int]:
+    """See ``lapidist.kernels.attention.paged_attention``; ``split_tokens`` is for tests of the split.
+
+    Returns
+    -------
+    The output, and how many rows (token, head) of mode unified were computed again.
+    """
+    tokens, heads, head_dim = query.shape
+    _, kv_heads, page_size, _ = keys.shape
+    if query.stride(2) != 1 or query.stride(1) != head_dim:
+        query = query.contiguous()
+    output = torch.empty(tokens, heads, head_dim, dtype=query.dtype)
+    if tokens == 0:
+        return output, 0
+    phi = softmax.phi
+    recomputed = native().attention(
+        TYPES[query.dtype],
+        query.data_ptr(),
+        query.stride(0),
+        keys.data_ptr(),
+        values.data_ptr(),
+        output.data_ptr(),
+        layout.query_starts.data_ptr(),
+        layout.kv_lengths.data_ptr(),
+        layout.page_table.data_ptr(),
+        layout.page_table.shape[1],
+        len(layout.kv_lengths),
+        heads,
+        kv_heads,
+        head_dim,
+        page_size,
+        scale,
+        softcap or 0.0,
+        window or 0,
+        softmax.mode,
+        0 if phi is None else phi.data_ptr(),
+        split_tokens,
+        torch.get_num_threads(),
+    )
+    return output, recomputed

@@ -1,0 +1,38 @@
+"""New keys and values into the pages of the cache, in the native library."""
+
+import torch
+from torch import Tensor
+
+from lapidist.kernels.cpu.library import native
+
+
+def kv_write(key: Tensor, value: Tensor, keys: Tensor, values: Tensor, slots: Tensor) -> None:
+    """Copy ``key`` and ``value`` ``[tokens, kv_heads, head_dim]`` to ``slots`` of one layer's pages.
+
+    Parameters
+    ----------
+    keys, values : ``[num_pages, kv_heads, page_size, head_dim]``.
+    slots : int64 ``[tokens]``, page times page size plus offset.
+    """
+    key, value = _with_whole_rows(key), _with_whole_rows(value)
+    _, kv_heads, page_size, head_dim = keys.shape
+    native().kv_write(
+        keys.itemsize,
+        key.data_ptr(),
+        value.data_ptr(),
+        key.stride(0),
+        value.stride(0),
+        keys.data_ptr(),
+        values.data_ptr(),
+        slots.data_ptr(),
+        len(slots),
+        kv_heads,
+        head_dim,
+        page_size,
+        torch.get_num_threads(),
+    )
+
+
+def _with_whole_rows(x: Tensor) -> Tensor:
+    """Each token's heads side by side; the tokens may lie apart."""
+    return x if x.stride(2) == 1 and x.stride(1) == x.shape[2] else x.contiguous()
