@@ -24,6 +24,7 @@ def main() -> None:
     _run("benchmarks.engine_overhead", "--checkpoint", checkpoint)
     _run("benchmarks.peak_memory", "--checkpoint", checkpoint)
     _run("benchmarks.kernels.dispatch_regret")
+    _run("benchmarks.kernels.recompute_rate")
     _run("benchmarks.peers.engine_vs_peers", "--checkpoint", checkpoint)
 
 

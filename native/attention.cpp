@@ -13,7 +13,8 @@
 namespace lapidist {
 namespace {
 
-constexpr int kTileRows = 64;      // rows of one tile: queries times heads of a group
+constexpr int kTileRows = 48;      // rows of one tile: queries times heads of a group
+constexpr int kAhead = 1;          // blocks (of one head) between what is computed and what is fetched
 constexpr int kSplitQueries = 8;   // sequences with at most so many queries have their keys split
 
 // A unit's work for some KV heads.
@@ -33,7 +34,7 @@ struct Unit {
 
 // Memory of one thread.
 struct Buffers {
-    Scratch keys, values, zeros, query, sums, denominators, maxima, shifts, firsts, lasts;
+    Scratch packed_keys, padded_rows, zeros, row, query, sums, denominators, maxima, shifts, firsts, lasts;
 };
 
 Buffers& buffers() {
@@ -120,9 +121,9 @@ class Attention {
         Buffers& b = buffers();
         const int rows = (unit.query_end - unit.query_begin) * group_;
         KeyBlock<T> block;
-        block.is_packed = rows >= kPackFrom || width_ != call_.head_dim;
-        block.packed_keys = b.keys.reserve<Factor<T>>(kBlock * width_);
-        block.packed_values = b.values.reserve<float>(kBlock * width_);
+        block.is_packed = rows >= kPackFrom;
+        block.packed_keys = b.packed_keys.reserve<Factor<T>>(kBlock * width_);
+        block.padded_rows = b.padded_rows.reserve<T>(2 * kBlock * width_);
         T* zeros = b.zeros.reserve<T>(width_);
         std::fill(zeros, zeros + width_, T{});
         Factor<T>* query = b.query.reserve<Factor<T>>(size_t(count) * rows * width_);
@@ -141,22 +142,25 @@ class Attention {
         }
         int* first = b.firsts.reserve<int>(rows);
         int* last = b.lasts.reserve<int>(rows);
-        int64_t offsets[kBlock], next_offsets[kBlock], ahead[kBlock];
-        locate(unit.sequence, unit.kv_begin, unit.kv_end, offsets);
+        // Where this block lies and those after it.
+        int64_t offsets[kAhead + 1][kBlock], ahead[kBlock];
+        for (int i = 0; i < kAhead; ++i) locate(unit.sequence, unit.kv_begin + i * kBlock, unit.kv_end, offsets[i]);
         const int64_t head_size = int64_t{call_.page_size} * call_.head_dim;
         for (int token = unit.kv_begin; token < unit.kv_end; token += kBlock) {
             const int present = std::min(kBlock, unit.kv_end - token);
-            locate(unit.sequence, token + kBlock, unit.kv_end, next_offsets);
+            locate(unit.sequence, token + kAhead * kBlock, unit.kv_end, offsets[kAhead]);
             see(unit, token, present, first, last);
             for (int i = 0; i < count; ++i) {
-                // Next comes the same block of the next head, or the next block of the first one.
-                for (int t = 0; t < kBlock; ++t) ahead[t] = i + 1 < count ? offsets[t] + head_size : next_offsets[t] - i * head_size;
+                // After a block of one head comes that of the next head, after the last one the next block of the first.
+                const int later = i + kAhead;
+                for (int t = 0; t < kBlock; ++t) ahead[t] = offsets[later / count][t] + (later % count - i) * head_size;
                 const int64_t skipped = (head + i) * head_size;
-                block.point(static_cast<const T*>(call_.keys) + skipped, static_cast<const T*>(call_.values) + skipped, offsets, present, zeros, ahead);
-                if (block.is_packed) block.pack(call_.head_dim);
+                block.point(static_cast<const T*>(call_.keys) + skipped, static_cast<const T*>(call_.values) + skipped, offsets[0], present, zeros, ahead);
+                if (width_ != call_.head_dim) block.pad(call_.head_dim, width_);
+                if (block.is_packed) block.pack(width_);
                 tile(i).add(block, map_, mode, first, last);
             }
-            std::copy(next_offsets, next_offsets + kBlock, offsets);
+            std::memmove(offsets[0], offsets[1], kAhead * sizeof offsets[0]);
         }
         for (int i = 0; i < count; ++i) {
             if (unit.partial >= 0) {
@@ -200,6 +204,13 @@ class Attention {
         const int queries = call_.query_starts[unit.sequence + 1] - call_.query_starts[unit.sequence];
         const int past = call_.kv_lengths[unit.sequence] - queries;
         const int rows = (unit.query_end - unit.query_begin) * group_;
+        const bool first_sees_last = token + kBlock <= past + unit.query_begin + 1;
+        const bool last_sees_first = call_.window == 0 || token > past + unit.query_end - 1 - call_.window;
+        if (present == kBlock && first_sees_last && last_sees_first) {
+            std::fill(first, first + rows, 0);
+            std::fill(last, last + rows, kBlock);
+            return;
+        }
         for (int r = 0; r < rows; ++r) {
             const int position = past + unit.query_begin + r / group_;
             first[r] = call_.window > 0 ? position - call_.window + 1 - token : 0;
@@ -261,14 +272,13 @@ class Attention {
         T* out = static_cast<T*>(call_.output) + output_row(unit, r, kv_head) * call_.head_dim;
         // No visible key gives zeros.
         const float factor = denominator != 0 ? 1.0f / denominator : 0.0f;
+        float* row = buffers().row.reserve<float>(width_);
+        for (int c = 0; c < width_; ++c) row[c] = sums[sum_position<T>(c)] * factor;
         bool finite = true;
-        for (int c = 0; c < call_.head_dim; ++c) {
-            const float value = sums[c] * factor;
-            finite &= std::fabs(value) < kInfinity;
-            from_float(value, out + c);
-        }
+        for (int c = 0; c < call_.head_dim; ++c) finite &= std::fabs(row[c]) < kInfinity;
+        for (int c = 0; c < call_.head_dim; ++c) from_float(row[c], out + c);
         if (mode != SoftmaxMode::kUnified) return true;
-        return finite && denominator < kInfinity && denominator >= kLeastDenominator;
+        return finite && denominator <= kLargestDenominator && denominator >= kLeastDenominator;
     }
 
     void flag(const Unit& unit, int r, int kv_head) {

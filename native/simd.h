@@ -70,12 +70,18 @@ inline FloatVector load(const float* p) {
 }
 
 inline FloatVector load(const bfloat16* p) {
+#if defined(__AVX512F__)
+    return reinterpret_cast<FloatVector>(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))), 16));
+#elif defined(__AVX2__)
+    return reinterpret_cast<FloatVector>(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))), 16));
+#else
     typedef uint16_t Half __attribute__((vector_size(2 * kLanes)));
     typedef uint32_t Word __attribute__((vector_size(4 * kLanes)));
     Half half;
     std::memcpy(&half, p, sizeof half);
     const Word word = __builtin_convertvector(half, Word) << 16;
     return reinterpret_cast<FloatVector>(word);
+#endif
 }
 
 inline FloatVector load(const float16* p) {
@@ -91,6 +97,12 @@ inline FloatVector load(const float16* p) {
 }
 
 inline void store(float* p, FloatVector v) { std::memcpy(p, &v, sizeof v); }
+
+inline IntVector lane_indices() {
+    IntVector index;
+    for (int i = 0; i < kLanes; ++i) index[i] = i;
+    return index;
+}
 
 inline FloatVector maximum(FloatVector a, FloatVector b) { return a > b ? a : b; }
 
@@ -134,7 +146,7 @@ inline float horizontal_max(FloatVector v) {
 }
 
 // 2^x to 1.5 units in the last place; infinity above 128, zero below -150, NaN for NaN.
-inline FloatVector exp2(FloatVector x) {
+__attribute__((always_inline)) inline FloatVector exp2(FloatVector x) {
     x = x > 252.0f ? splat(252.0f) : x;
     x = x < -252.0f ? splat(-252.0f) : x;
     // Adding 1.5 * 2^23 rounds to the nearest integer, which then stands in the low bits.
@@ -194,9 +206,29 @@ inline void transpose(IntVector (&rows)[kLanes]) {
 inline FloatVector dot_pairs(FloatVector acc, IntVector a, IntVector b) {
     return reinterpret_cast<FloatVector>(_mm512_dpbf16_ps(reinterpret_cast<__m512>(acc), reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b)));
 }
+
+// Two neighbours in every lane.
+inline IntVector splat_pair(const bfloat16* p) {
+    int32_t pair;
+    std::memcpy(&pair, p, 4);
+    return IntVector{} + pair;
+}
+
+// Pairs (a[c], b[c]) of 32 channels, in the order of lapidist::sum_position.
+inline void pair_up(const bfloat16* a, const bfloat16* b, IntVector* pairs) {
+    const __m512i first = _mm512_loadu_si512(a), second = _mm512_loadu_si512(b);
+    pairs[0] = reinterpret_cast<IntVector>(_mm512_unpacklo_epi16(first, second));
+    pairs[1] = reinterpret_cast<IntVector>(_mm512_unpackhi_epi16(first, second));
+}
+
+// To nearest, ties to even; denormals become zero.
+inline void store(bfloat16* p, FloatVector v) {
+    const __m256bh rounded = _mm512_cvtneps_pbh(reinterpret_cast<__m512>(v));
+    std::memcpy(p, &rounded, sizeof rounded);
+}
 #endif
 
-// Into the second-level cache.
-inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
+// Into the first-level cache.
+inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 3); }
 
 }  // namespace lapidist

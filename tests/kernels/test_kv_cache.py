@@ -1,35 +1,106 @@
 """What is written to a slot is what lies there."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from lapidist.kernels.kv_cache import PagedKVCache
-from lapidist.kernels.paged_layout import PagedLayout
+from tests.kernels.thread_count import thread_count
+
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.integers(1, 6), st.integers(1, 5), st.data())
-def test_written_tokens_lie_in_their_slots(num_pages: int, page_size: int, data: st.DataObject) -> None:
-    cache = PagedKVCache(2, num_pages, page_size, 3, 4, torch.bfloat16)
+def bits(tensor: Tensor) -> Tensor:
+    """As integers, of which every one equals itself."""
+    return tensor.view(torch.int32 if tensor.itemsize == 4 else torch.int16)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    num_pages=st.integers(1, 6),
+    page_size=st.sampled_from([1, 2, 3, 5, 16, 64]),
+    kv_heads=st.integers(1, 5),
+    head_dim=st.sampled_from([1, 2, 3, 7, 64, 80, 128]),
+    dtype=st.sampled_from(DTYPES),
+    is_fused=st.booleans(),
+    seed=st.integers(0, 1 << 30),
+    data=st.data(),
+)
+def test_written_tokens_lie_in_their_slots_and_nothing_else_changes(
+    isa: str,
+    num_pages: int,
+    page_size: int,
+    kv_heads: int,
+    head_dim: int,
+    dtype: torch.dtype,
+    is_fused: bool,
+    seed: int,
+    data: st.DataObject,
+) -> None:
+    torch.manual_seed(seed)
+    cache = PagedKVCache(2, num_pages, page_size, kv_heads, head_dim, dtype)
+    for tensor in cache.keys + cache.values:
+        tensor.normal_()
+    before = [tensor.clone() for tensor in (*cache.keys, *cache.values)]
     count = data.draw(st.integers(0, num_pages * page_size))
     slots = torch.randperm(num_pages * page_size)[:count]
-    keys, values = torch.randn(2, count, 3, 4).to(torch.bfloat16)
+    if is_fused:
+        both = torch.randn(count, 2 * kv_heads + 3, head_dim).to(dtype)
+        keys, values = both[:, 1 : 1 + kv_heads], both[:, -kv_heads:]
+    else:
+        keys, values = torch.randn(2, count, kv_heads, head_dim).to(dtype)
     cache.write(1, slots, keys, values)
-    for slot, key, value in zip(slots.tolist(), keys, values, strict=True):
-        assert torch.equal(cache.keys[1][slot // page_size, slot % page_size], key)
-        assert torch.equal(cache.values[1][slot // page_size, slot % page_size], value)
-    assert not cache.keys[0].any()
-    assert cache.values[1].flatten(0, 1).any(-1).any(-1).sum() <= count
+    for expected, new in ((before[1], keys), (before[3], values)):
+        for slot, row in zip(slots.tolist(), new, strict=True):
+            expected[slot // page_size, :, slot % page_size] = row
+    for found, expected in zip((*cache.keys, *cache.values), before, strict=True):
+        assert torch.equal(bits(found), bits(expected))
+
+
+def test_bits_are_kept(isa: str) -> None:
+    """NaNs with their payload, infinities and denormals too: a copy is no arithmetic."""
+    every = torch.arange(-(1 << 15), 1 << 15).short().view(torch.bfloat16).reshape(-1, 4, 64)
+    cache = PagedKVCache(1, 16, 16, 4, 64, torch.bfloat16)
+    cache.write(0, torch.arange(len(every)), every, every.flip(0))
+    assert torch.equal(bits(cache.keys[0].transpose(1, 2).reshape(every.shape)), bits(every))
+    assert torch.equal(bits(cache.values[0].transpose(1, 2).reshape(every.shape)), bits(every.flip(0)))
+
+
+@pytest.mark.parametrize("count", [63, 64, 65, 300])
+def test_threads_share_the_tokens(count: int) -> None:
+    keys, values = torch.randn(2, count, 2, 8)
+    slots = torch.randperm(320)[:count]
+    written = []
+    for number in (1, 2, 5):
+        cache = PagedKVCache(1, 20, 16, 2, 8, torch.float32)
+        with thread_count(number):
+            cache.write(0, slots, keys, values)
+        written.append(cache)
+    for cache in written[1:]:
+        assert torch.equal(cache.keys[0], written[0].keys[0])
+        assert torch.equal(cache.values[0], written[0].values[0])
+
+
+def test_heads_before_tokens() -> None:
+    """A transposed view, whose heads do not lie side by side."""
+    keys, values = torch.randn(2, 3, 5, 8).transpose(1, 2)
+    cache = PagedKVCache(1, 2, 4, 3, 8, torch.float32)
+    cache.write(0, torch.arange(5), keys, values)
+    assert torch.equal(cache.keys[0].transpose(1, 2).reshape(8, 3, 8)[:5], keys)
+    assert torch.equal(cache.values[0].transpose(1, 2).reshape(8, 3, 8)[:5], values)
+
+
+@pytest.mark.parametrize("wrong", [0, 1])
+def test_the_dtype_must_be_that_of_the_cache(wrong: int) -> None:
+    cache = PagedKVCache(1, 1, 4, 2, 8, torch.bfloat16)
+    new = [torch.zeros(1, 2, 8, dtype=torch.float32 if i == wrong else torch.bfloat16) for i in range(2)]
+    with pytest.raises(TypeError, match="make them one dtype"):
+        cache.write(0, torch.tensor([0]), *new)
 
 
 def test_bytes_per_page_is_what_a_page_takes() -> None:
     cache = PagedKVCache(3, 7, 16, 2, 8, torch.bfloat16)
     total = sum(tensor.nbytes for tensor in cache.keys + cache.values)
     assert PagedKVCache.bytes_per_page(3, 16, 2, 8, torch.bfloat16) * 7 == total
-
-
-def test_pages_in_a_row_are_recognized() -> None:
-    pages = tuple(torch.tensor(ids) for ids in ([4, 5, 6], [2], [3, 5], [6, 5]))
-    layout = PagedLayout(torch.empty(0, dtype=torch.long), (0, 1, 2, 3, 4), (9, 1, 5, 5), pages)
-    assert layout.first_pages == (4, 2, None, None)

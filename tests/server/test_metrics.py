@@ -55,6 +55,20 @@ def test_counts(start) -> None:
     assert found["lapidist_prefix_cache_queried_tokens_total",] > 0
 
 
+def test_rows_of_attention(start) -> None:
+    with start(attention_softmax="unified") as served, served.http() as http:
+        assert samples(http)["lapidist_attention_rows_total",] == 0
+        answer = http.post(
+            "/v1/completions", json={**COMPLETION, "prompt": "the cat", "temperature": 0}
+        ).json()
+        served.assert_idle()
+        found = samples(http)
+    usage = answer["usage"]
+    # One layer of four heads; the last token is not computed.
+    assert found["lapidist_attention_rows_total",] == 4 * (usage["total_tokens"] - 1)
+    assert found["lapidist_attention_rows_recomputed_total", "0"] == 0
+
+
 def test_gauges_while_running(start) -> None:
     with start(max_num_seqs=1) as served, served.http() as http:
         with served.send("/v1/completions", LASTING), served.send("/v1/completions", LASTING):

@@ -73,6 +73,7 @@ def serve(
     device: options.Device = "cpu",
     max_model_len: options.MaxModelLen = None,
     max_num_seqs: Annotated[int, typer.Option(help="Requests in one engine step at most.", min=1)] = 64,
+    attention_softmax: options.AttentionSoftmax = "auto",
     record: options.Record = None,
 ) -> None:
     """Replay a request trace and report TTFT, TPOT, end-to-end latency, throughput and goodput.
@@ -100,7 +101,7 @@ def serve(
     if url is not None:
         result = asyncio.run(_measure_server(benchmark, url, served_name, tokenizer, max_model_len))
     else:
-        with _engine(model, dtype, device, max_model_len, max_num_seqs, record) as llm:
+        with _engine(model, dtype, device, max_model_len, max_num_seqs, attention_softmax, record) as llm:
             result = asyncio.run(_measure_engine(benchmark, llm))
     _present(benchmark, result, str(url or model), json_file, plot)
 
@@ -147,6 +148,7 @@ def _engine(
     device: str,
     max_model_len: int | None,
     max_num_seqs: int,
+    attention_softmax: str,
     record: Path | None,
 ) -> "Iterator[AsyncLLM]":
     from lapidist.bundled import resolve_model
@@ -159,6 +161,7 @@ def _engine(
         max_model_len=max_model_len,
         max_num_seqs=max_num_seqs,
         max_queue=sys.maxsize,  # an overloaded engine should show in the latencies, not refuse
+        attention_softmax=attention_softmax,
         record=record,
     )
     try:

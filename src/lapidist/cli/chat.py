@@ -21,6 +21,7 @@ def chat(
     dtype: options.Dtype = "auto",
     device: options.Device = "cpu",
     max_model_len: options.MaxModelLen = None,
+    attention_softmax: options.AttentionSoftmax = "auto",
 ) -> None:
     """Talk with MODEL. /clear forgets the conversation, /exit or Ctrl-D ends it, Ctrl-C stops an answer.
 
@@ -30,7 +31,12 @@ def chat(
     from lapidist.engine.async_llm import AsyncLLM
 
     llm = AsyncLLM(
-        resolve_model(model), dtype=dtype, device=device, max_model_len=max_model_len, max_num_seqs=1
+        resolve_model(model),
+        dtype=dtype,
+        device=device,
+        max_model_len=max_model_len,
+        max_num_seqs=1,
+        attention_softmax=attention_softmax,
     )
     try:
         params = dataclasses.replace(

@@ -38,6 +38,7 @@ def generate(
     dtype: options.Dtype = "auto",
     device: options.Device = "cpu",
     max_model_len: options.MaxModelLen = None,
+    attention_softmax: options.AttentionSoftmax = "auto",
     record: options.Record = None,
 ) -> None:
     """Complete PROMPT with MODEL; the text appears as it is generated.
@@ -55,6 +56,7 @@ def generate(
         device=device,
         max_model_len=max_model_len,
         max_num_seqs=max(n, 1),
+        attention_softmax=attention_softmax,
         record=record,
     )
     try:

@@ -5,6 +5,7 @@ import sys
 import typer
 
 from lapidist.cli.bench import bench
+from lapidist.cli.calibrate_attention import calibrate_attention
 from lapidist.cli.chat import chat
 from lapidist.cli.demo import demo
 from lapidist.cli.generate import generate
@@ -24,6 +25,7 @@ app.command("generate")(generate)
 app.command("chat")(chat)
 app.command("make-checkpoint")(make_checkpoint)
 app.command("tune")(tune)
+app.command("calibrate-attention")(calibrate_attention)
 app.add_typer(bench, name="bench")
 
 

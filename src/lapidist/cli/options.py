@@ -31,6 +31,12 @@ Seed = Annotated[int | None, typer.Option(help="Makes sampling repeatable.")]
 Stop = Annotated[
     list[str] | None, typer.Option(help="Text that ends the generation; may be given several times.")
 ]
+AttentionSoftmax = Annotated[
+    str,
+    typer.Option(
+        help="auto (what calibrate-attention found, else lazy), online, lazy or unified.", metavar="MODE"
+    ),
+]
 Record = Annotated[
     Path | None, typer.Option(help="Write one JSON line per engine step to this file.", dir_okay=False)
 ]

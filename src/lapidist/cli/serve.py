@@ -69,6 +69,7 @@ def serve(
     log_requests: Annotated[
         bool, typer.Option("--log-requests", help="Log a line per request, without its text.")
     ] = False,
+    attention_softmax: options.AttentionSoftmax = "auto",
     record: options.Record = None,
 ) -> None:
     """Serve MODEL through an OpenAI-compatible HTTP API.
@@ -113,6 +114,7 @@ def serve(
         max_num_seqs=max_num_seqs,
         max_num_batched_tokens=max_num_batched_tokens,
         max_queue=max_queue,
+        attention_softmax=attention_softmax,
         record=record,
     )
     try:

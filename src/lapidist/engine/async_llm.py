@@ -79,6 +79,7 @@ class AsyncLLM:
         enable_prefix_caching: bool = True,
         seed: int = 0,
         record: str | Path | None = None,
+        attention_softmax: str = "auto",
         max_queue: int = 256,
     ) -> None:
         self._engine = Engine(
@@ -94,6 +95,7 @@ class AsyncLLM:
                 enable_prefix_caching,
                 seed,
                 record,
+                attention_softmax,
             )
         )
         self.model_name = Path(model).resolve().name

@@ -27,7 +27,8 @@ from lapidist.engine.scheduler import ScheduledStep, Scheduler
 from lapidist.engine.sequence import Sequence
 from lapidist.engine.structured_output import GrammarCompiler
 from lapidist.models.generation_config import load_generation_defaults
-from lapidist.models.load import load_decoder, resolve_dtype
+from lapidist.models.load import load_decoder, resolve_device, resolve_dtype
+from lapidist.models.softmax_config import resolve_softmax_mode
 from lapidist.models.tokenizer import Tokenizer
 
 
@@ -60,6 +61,8 @@ class EngineConfig:
     enable_prefix_caching : reuse the KV pages of equal prefixes.
     seed : of the random stream that requests without their own seed draw from.
     record : file that gets one JSON line per step (``lapidist.workload.Step``).
+    attention_softmax : "auto" (the checkpoint's, lazy unless it was calibrated), "online", "lazy" or "unified", see
+        ``lapidist.kernels.softmax``.
     """
 
     model: str | Path
@@ -73,6 +76,7 @@ class EngineConfig:
     enable_prefix_caching: bool = True
     seed: int = 0
     record: str | Path | None = None
+    attention_softmax: str = "auto"
 
     def __post_init__(self) -> None:
         for name in (
@@ -85,19 +89,20 @@ class EngineConfig:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-        try:
-            device = torch.device(self.device)
-        except RuntimeError:
-            device = None
-        if device is None or device.type not in ("cpu", "cuda"):
-            raise ValueError(f"device must be cpu, cuda or cuda:N, got {self.device!r}")
-        if device.type == "cuda" and not torch.cuda.is_available():
-            raise ValueError(f"device {self.device!r} is asked for, but PyTorch sees no CUDA device")
+        resolve_softmax_mode(self.attention_softmax)
+        resolve_device(self.device)
 
 
 @dataclass(frozen=True)
 class EngineStats:
-    """Counters since the start and gauges of this moment. ``pages_used`` counts pages that a sequence refers to."""
+    """Counters since the start and gauges of this moment.
+
+    Attributes
+    ----------
+    pages_used : pages that a sequence refers to.
+    attention_rows : rows (token, head) of attention in all layers.
+    attention_rows_recomputed : per layer, those that mode unified of attention's softmax computed a second time.
+    """
 
     running: int
     waiting: int
@@ -109,6 +114,8 @@ class EngineStats:
     prompt_tokens: int
     generated_tokens: int
     steps: int
+    attention_rows: int
+    attention_rows_recomputed: tuple[int, ...]
 
 
 class Engine:
@@ -121,7 +128,12 @@ class Engine:
     """
 
     def __init__(self, config: EngineConfig) -> None:
-        self.decoder = load_decoder(Path(config.model), resolve_dtype(config.dtype), config.device)
+        self.decoder = load_decoder(
+            Path(config.model),
+            resolve_dtype(config.dtype),
+            config.device,
+            resolve_softmax_mode(config.attention_softmax),
+        )
         self.config = self.decoder.config
         self.tokenizer = Tokenizer.from_directory(Path(config.model))
         self.generation_defaults = load_generation_defaults(Path(config.model))
@@ -146,7 +158,7 @@ class Engine:
         self._recorder = StepRecorder(Path(config.record)) if config.record is not None else None
         self._requests: dict[str, Request] = {}
         self._completions: dict[Sequence, tuple[Request, Completion]] = {}
-        self._prompt_tokens = self._generated_tokens = self._steps = 0
+        self._prompt_tokens = self._generated_tokens = self._computed_tokens = self._steps = 0
 
     # -- requests ------------------------------------------------------------------------------------------------
 
@@ -208,6 +220,7 @@ class Engine:
         return self.scheduler.has_work()
 
     def stats(self) -> EngineStats:
+        """Costs a step nothing, but on a GPU it waits for the step under way: the kernels count there."""
         return EngineStats(
             running=len(self.scheduler.running),
             waiting=len(self.scheduler.waiting),
@@ -219,6 +232,8 @@ class Engine:
             prompt_tokens=self._prompt_tokens,
             generated_tokens=self._generated_tokens,
             steps=self._steps,
+            attention_rows=self._computed_tokens * self.config.num_heads * self.config.num_layers,
+            attention_rows_recomputed=tuple(self.decoder.recomputed_rows.tolist()),
         )
 
     def default_sampling_params(self) -> SamplingParams:
@@ -284,6 +299,7 @@ class Engine:
                 if request.finished:
                     self._close(request)
         self._steps += 1
+        self._computed_tokens += sum(entry.num_tokens for entry in step.scheduled)
         if self._recorder is not None:
             self._recorder.write(step.workload(prompt_rows, time.monotonic() - start))
         return list(changed.values())

@@ -50,6 +50,7 @@ class LLM:
         enable_prefix_caching: bool = True,
         seed: int = 0,
         record: str | Path | None = None,
+        attention_softmax: str = "auto",
     ) -> None:
         self.engine = Engine(
             EngineConfig(
@@ -64,6 +65,7 @@ class LLM:
                 enable_prefix_caching,
                 seed,
                 record,
+                attention_softmax,
             )
         )
         self._request_ids = itertools.count()

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lapidist.kernels.cpu.kv_write import kv_write
+from lapidist.kernels.cpu.library import in_huge_pages
 
 
 class PagedKVCache:
@@ -30,9 +31,8 @@ class PagedKVCache:
         self.num_pages = num_pages
         self.page_size = page_size
         shape = (num_pages, num_kv_heads, page_size, head_dim)
-        # Zeros come from the operating system unwritten; a page takes memory when it is first used.
-        self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(num_layers)]
-        self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(num_layers)]
+        self.keys = [_zeros(shape, dtype, device) for _ in range(num_layers)]
+        self.values = [_zeros(shape, dtype, device) for _ in range(num_layers)]
 
     def write(self, layer: int, slots: Tensor, k: Tensor, v: Tensor) -> None:
         """Store the keys and values of new tokens.
@@ -56,3 +56,9 @@ class PagedKVCache:
     ) -> int:
         """Bytes that one page takes over all layers, keys and values."""
         return 2 * num_layers * page_size * num_kv_heads * head_dim * dtype.itemsize
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str) -> Tensor:
+    """Zeros come from the operating system unwritten; memory is taken when a page is first used."""
+    zeros = torch.zeros(shape, dtype=dtype, device=device)
+    return in_huge_pages(zeros) if zeros.device.type == "cpu" else zeros

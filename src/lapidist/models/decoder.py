@@ -1,6 +1,7 @@
 """The decoder: one program for every family, whose differences are data in ``ModelConfig``."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,6 +19,10 @@ from lapidist.models.batch import Batch
 from lapidist.models.config import ModelConfig
 from lapidist.models.rope import RotaryEmbedding
 from lapidist.models.softmax_config import SoftmaxConfig
+
+# Called with a layer's index, its queries [tokens, heads, head_dim] as attention gets them, the cache that has the keys
+# and values of the same tokens already, and the layout.
+AttentionObserver = Callable[[int, Tensor, PagedKVCache, PagedLayout], None]
 
 
 @dataclass(frozen=True)
@@ -78,9 +83,10 @@ class Decoder:
 
     def _softmax(self, mode: SoftmaxMode | None) -> tuple[Softmax, ...]:
         """Of each layer."""
-        calibrated = self.config.attention_softmax
-        if calibrated is None:
-            calibrated = SoftmaxConfig(SoftmaxMode.LAZY, ((0.0,) * self.config.num_heads,) * self.config.num_layers)
+        config = self.config
+        calibrated = config.attention_softmax or SoftmaxConfig.uncalibrated(
+            config.num_layers, config.num_heads
+        )
         phi = torch.tensor(calibrated.phi, dtype=torch.float32, device=self.device)
         counts = self.recomputed_rows.split(1)
         return tuple(
@@ -88,9 +94,18 @@ class Decoder:
             for own, count in zip(phi, counts, strict=True)
         )
 
+    def with_softmax(self, softmax: SoftmaxConfig) -> "Decoder":
+        """The same weights under another softmax of attention, with counters of its own."""
+        config = replace(self.config, attention_softmax=softmax)
+        return Decoder(config, self._weights, self.dtype, self.device)
+
     @torch.inference_mode()
-    def forward(self, batch: Batch, cache: PagedKVCache) -> Tensor:
+    def forward(self, batch: Batch, cache: PagedKVCache, observer: AttentionObserver | None = None) -> Tensor:
         """Compute the batch's new tokens; their keys and values go to the cache.
+
+        Parameters
+        ----------
+        observer : sees what goes into the attention of each layer, for calibration.
 
         Returns
         -------
@@ -101,7 +116,9 @@ class Decoder:
             hidden *= self._embedding_scale
         cos_sin = self._rope.cos_sin(batch.positions, batch.rope_lengths, self.dtype)
         for index, layer in enumerate(self._weights.layers):
-            attended = self._attention(index, layer, layer.input_norm(hidden), cos_sin, batch.layout, cache)
+            attended = self._attention(
+                index, layer, layer.input_norm(hidden), cos_sin, batch.layout, cache, observer
+            )
             hidden += attended if layer.post_attention_norm is None else layer.post_attention_norm(attended)
             mixed = self._mlp(layer, layer.pre_mlp_norm(hidden))
             hidden += mixed if layer.post_mlp_norm is None else layer.post_mlp_norm(mixed)
@@ -122,6 +139,7 @@ class Decoder:
         cos_sin: tuple[Tensor, Tensor],
         layout: PagedLayout,
         cache: PagedKVCache,
+        observer: AttentionObserver | None,
     ) -> Tensor:
         config = self.config
         heads, kv_heads = config.num_heads, config.num_kv_heads
@@ -131,8 +149,11 @@ class Decoder:
             qk = layer.qk_norm(qk)
         qk = apply_rope(qk, *cos_sin)
         cache.write(index, layout.slots, qk[:, heads:], values)
+        query = qk[:, :heads]
+        if observer is not None:
+            observer(index, query, cache, layout)
         attended = paged_attention(
-            qk[:, :heads],
+            query,
             cache,
             index,
             layout,

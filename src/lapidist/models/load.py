@@ -5,9 +5,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lapidist.kernels.embedding import Embedding
 from lapidist.kernels.cpu.linear import IMPLEMENTATIONS
 from lapidist.kernels.dispatch_storage import load_table
+from lapidist.kernels.embedding import Embedding
 from lapidist.kernels.linear import Linear
 from lapidist.kernels.norm import RMSNorm
 from lapidist.kernels.softmax import SoftmaxMode
@@ -61,6 +61,24 @@ def resolve_dtype(dtype: str | torch.dtype) -> torch.dtype | None:
     if found not in DTYPES.values():
         raise ValueError(f"dtype must be auto, {', '.join(DTYPES)}, got {dtype}")
     return found
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of an option.
+
+    Raises
+    ------
+    ValueError : it is none that we run on, or it is not there.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device must be cpu, cuda or cuda:N, got {name!r}")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {name!r} is asked for, but PyTorch sees no CUDA device")
+    return device
 
 
 class _Loader:

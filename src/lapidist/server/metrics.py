@@ -30,6 +30,7 @@ _COUNTERS = (
     ("prompt_tokens", "lapidist_prompt_tokens", "Prompt tokens accepted."),
     ("generated_tokens", "lapidist_generated_tokens", "Tokens generated."),
     ("steps", "lapidist_engine_steps", "Forward passes."),
+    ("attention_rows", "lapidist_attention_rows", "Rows (token, head) of attention in all layers."),
 )
 
 
@@ -99,3 +100,11 @@ class _EngineCollector(Collector):
             yield GaugeMetricFamily(name, description, value=getattr(stats, field))
         for field, name, description in _COUNTERS:
             yield CounterMetricFamily(name, description, value=getattr(stats, field))
+        recomputed = CounterMetricFamily(
+            "lapidist_attention_rows_recomputed",
+            "Rows of attention that mode unified of the softmax computed a second time.",
+            labels=["layer"],
+        )
+        for layer, count in enumerate(stats.attention_rows_recomputed):
+            recomputed.add_metric([str(layer)], count)
+        yield recomputed

@@ -27,7 +27,13 @@ def paged_attention(
     Returns
     -------
     The output, and how many rows (token, head) of mode unified were computed again.
+
+    Raises
+    ------
+    TypeError : queries, keys and values differ in dtype.
     """
+    if not query.dtype == keys.dtype == values.dtype:
+        raise TypeError(f"queries are {query.dtype}, keys {keys.dtype} and values {values.dtype}: make them one dtype")
     tokens, heads, head_dim = query.shape
     _, kv_heads, page_size, _ = keys.shape
     if query.stride(2) != 1 or query.stride(1) != head_dim:
@@ -46,7 +52,7 @@ def paged_attention(
         layout.query_starts.data_ptr(),
         layout.kv_lengths.data_ptr(),
         layout.page_table.data_ptr(),
-        layout.page_table.shape[1],
+        layout.page_table.stride(0),
         len(layout.kv_lengths),
         heads,
         kv_heads,

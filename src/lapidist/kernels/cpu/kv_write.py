@@ -13,7 +13,13 @@ def kv_write(key: Tensor, value: Tensor, keys: Tensor, values: Tensor, slots: Te
     ----------
     keys, values : ``[num_pages, kv_heads, page_size, head_dim]``.
     slots : int64 ``[tokens]``, page times page size plus offset.
+
+    Raises
+    ------
+    TypeError : the dtype is not that of the cache.
     """
+    if not key.dtype == value.dtype == keys.dtype:
+        raise TypeError(f"the cache is {keys.dtype}; keys are {key.dtype} and values {value.dtype}: make them one dtype")
     key, value = _with_whole_rows(key), _with_whole_rows(value)
     _, kv_heads, page_size, head_dim = keys.shape
     native().kv_write(

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from lapidist.kernels.cpu.library import TYPES, native
+from lapidist.kernels.cpu.library import TYPES, in_huge_pages, native
 from lapidist.kernels.dispatch import Implementation
 
 # Outputs of a panel (``native/kernels.h``).
@@ -27,10 +27,10 @@ def pack_weight(weight: Tensor) -> Tensor:
         raise TypeError(f"the native library multiplies float32, bfloat16 and float16, not {weight.dtype}")
     weight = weight.contiguous()
     outputs, columns = weight.shape
-    packed = torch.empty(-(-outputs // _PANEL), -(-columns // 2) * 2, _PANEL, dtype=weight.dtype)
-    library = native()
-    library.advise_huge_pages(packed.data_ptr(), packed.nbytes)
-    library.pack_weight(
+    packed = in_huge_pages(
+        torch.empty(-(-outputs // _PANEL), -(-columns // 2) * 2, _PANEL, dtype=weight.dtype)
+    )
+    native().pack_weight(
         TYPES[weight.dtype],
         weight.data_ptr(),
         packed.data_ptr(),
@@ -50,7 +50,14 @@ def multiply(name: str, x: Tensor, packed: Tensor, out: Tensor, bias: Tensor | N
     packed : the weight ``[outputs, columns]`` as ``pack_weight`` gives it.
     out : ``[rows, outputs]``, contiguous.
     bias : ``[outputs]``.
+
+    Raises
+    ------
+    TypeError, ValueError : x does not fit the weight.
     """
+    if x.dtype != packed.dtype or x.shape[1] not in (packed.shape[1], packed.shape[1] - 1):
+        error = ValueError if x.dtype == packed.dtype else TypeError
+        raise error(f"x {list(x.shape)} {x.dtype} does not fit the packed weight {list(packed.shape)} {packed.dtype}")
     if x.stride(1) != 1:
         x = x.contiguous()
     rows, columns = x.shape
