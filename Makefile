@@ -1,5 +1,5 @@
-# `make demo` and `make test` do everything on a fresh machine with Python 3.11+ and its venv module
-# (Debian: apt-get install python3 python3-venv).
+# `make demo` and `make test` do everything on a fresh machine with Python 3.11+, its venv module and headers, and a C++
+# compiler (Debian: apt-get install python3 python3-venv python3-dev g++).
 
 PYTHON ?= python3
 VENV := .venv
@@ -33,7 +33,9 @@ docs: $(VENV)/.installed
 	$(BIN)/mkdocs build --strict
 
 # torch is installed first and by its exact version: a bare `torch` would bring gigabytes of CUDA to a CPU machine.
-$(VENV)/.installed: pyproject.toml constraints.txt
+NATIVE := CMakeLists.txt $(wildcard native/*.cpp native/*.h)
+
+$(VENV)/.installed: pyproject.toml constraints.txt $(NATIVE)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install "$$(grep '^torch==' constraints.txt)"
 	$(PIP) install -c constraints.txt -e .
@@ -44,4 +46,4 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build src/lapidist/kernels/cpu/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -62,11 +62,11 @@ class Attention {
             for (size_t i; (i = next_task++) < tasks.size();) attend(*tasks[i].unit, tasks[i].head, tasks[i].heads, call_.mode);
 #pragma omp barrier
             if (partial_rows_ > 0) {
-                for (int64_t i; (i = next_merge++) < heads;) merge(i / call_.kv_heads, i % call_.kv_heads);
+                for (int64_t i; (i = next_merge++) < heads;) merge(i / call_.kv_heads, i % call_.kv_heads, call_.mode);
 #pragma omp barrier
             }
             if (any_flag_) {
-                for (int64_t i; (i = next_repeat++) < heads;) recomputed += repeat(units_[i / call_.kv_heads], i % call_.kv_heads);
+                for (int64_t i; (i = next_repeat++) < heads;) recomputed += repeat(i / call_.kv_heads, i % call_.kv_heads);
             }
         }
         return recomputed;
@@ -233,24 +233,24 @@ class Attention {
     }
 
     void finish(const Unit& unit, int kv_head, const HeadTile<T>& tile, SoftmaxMode mode) {
-        const bool repeats = mode != call_.mode;
         for (int r = 0; r < tile.rows; ++r) {
-            if (repeats && !flags_[output_row(unit, r, kv_head)]) continue;
+            if (stands(unit, r, kv_head, mode)) continue;
             const float denominator = horizontal_sum(load(tile.denominators + r * kLanes));
             if (!write(unit, r, kv_head, tile.sums + r * width_, denominator, mode)) flag(unit, r, kv_head);
         }
     }
 
     // Adds up the chunks of the queries that start at this unit, always in the same order.
-    void merge(int64_t index, int kv_head) {
+    void merge(int64_t index, int kv_head, SoftmaxMode mode) {
         const Unit& unit = units_[index];
         if (unit.chunks < 2) return;
         const int rows = (unit.query_end - unit.query_begin) * group_;
         float* sums = buffers().sums.reserve<float>(width_);
+        const bool unified = mode == SoftmaxMode::kUnified;
         for (int r = 0; r < rows; ++r) {
+            if (stands(unit, r, kv_head, mode)) continue;
             float denominator = 0, maximum = -kInfinity;
             std::fill(sums, sums + width_, 0.0f);
-            const bool unified = call_.mode == SoftmaxMode::kUnified;
             for (int chunk = 0; chunk < unit.chunks && !unified; ++chunk) maximum = std::max(maximum, partial(units_[index + chunk], r, kv_head)[width_ + 1]);
             for (int chunk = 0; chunk < unit.chunks; ++chunk) {
                 const float* part = partial(units_[index + chunk], r, kv_head);
@@ -259,7 +259,7 @@ class Attention {
                 for (int c = 0; c < width_; c += kLanes) store(sums + c, load(sums + c) + load(part + c) * factor);
                 denominator += part[width_] * factor;
             }
-            if (!write(unit, r, kv_head, sums, denominator, call_.mode)) flag(unit, r, kv_head);
+            if (!write(unit, r, kv_head, sums, denominator, mode)) flag(unit, r, kv_head);
         }
     }
 
@@ -286,17 +286,21 @@ class Attention {
         any_flag_ = true;
     }
 
-    // The rows of these queries whose flag is set, again in mode online and over all keys.
-    int64_t repeat(const Unit& unit, int kv_head) {
+    // Whether a row needs no other result: rows are computed again beside others that were sound.
+    bool stands(const Unit& unit, int r, int kv_head, SoftmaxMode mode) const {
+        return mode != call_.mode && !flags_[output_row(unit, r, kv_head)];
+    }
+
+    // The rows of the queries that start at this unit whose flag is set, again in mode online, chunk by chunk as before.
+    int64_t repeat(int64_t index, int kv_head) {
+        const Unit& unit = units_[index];
         if (unit.chunks == 0) return 0;
         const int rows = (unit.query_end - unit.query_begin) * group_;
         int64_t flagged = 0;
         for (int r = 0; r < rows; ++r) flagged += flags_[output_row(unit, r, kv_head)];
         if (flagged == 0) return 0;
-        Unit whole = unit;
-        whole.partial = -1;
-        whole.kv_end = call_.kv_lengths[unit.sequence] - (call_.query_starts[unit.sequence + 1] - call_.query_starts[unit.sequence]) + unit.query_end;
-        attend(whole, kv_head, 1, SoftmaxMode::kOnline);
+        for (int chunk = 0; chunk < unit.chunks; ++chunk) attend(units_[index + chunk], kv_head, 1, SoftmaxMode::kOnline);
+        merge(index, kv_head, SoftmaxMode::kOnline);
         return flagged;
     }
 

@@ -168,14 +168,11 @@ inline void multiply_keys(const Factor<T>* query, const T* const* keys, const T*
     }
 }
 
-// sums[r] += the weighted sum of kVectors vectors of the values from channel c on, for kRows rows.
+// sums[r] += the weighted sum of kVectors vectors of the values from channel c on, for kRows rows. The block is summed by
+// itself: terms that would vanish beside the sum of a long context add up first.
 template <typename T, int kRows, int kVectors>
 inline void add_values(const Factor<T>* weights, const T* const* values, const T* const* next, int c, int width, float* sums) {
-    FloatVector acc[kRows][kVectors];
-#pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r)
-#pragma GCC unroll 4
-        for (int j = 0; j < kVectors; ++j) acc[r][j] = load(sums + r * width + c + j * kLanes);
+    FloatVector acc[kRows][kVectors] = {};
     constexpr int kStep = kInPairs<T> ? 2 : 1;
     for (int t = 0; t < kBlock; t += kStep) {
         if (next && c == 0)
@@ -208,7 +205,7 @@ inline void add_values(const Factor<T>* weights, const T* const* values, const T
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 4
-        for (int j = 0; j < kVectors; ++j) store(sums + r * width + c + j * kLanes, acc[r][j]);
+        for (int j = 0; j < kVectors; ++j) store(sums + r * width + c + j * kLanes, load(sums + r * width + c + j * kLanes) + acc[r][j]);
 }
 
 template <typename T, int kRows>
@@ -278,12 +275,12 @@ struct HeadTile {
         float shift = mode == SoftmaxMode::kUnified ? shifts[r] : running_maximum(x, mode, r);
         // Nothing seen yet: any finite shift makes zeros of minus infinities.
         if (shift == -kInfinity) shift = 0;
-        FloatVector denominator = load(denominators + r * kLanes);
+        FloatVector sum{};
         for (int j = 0; j < kBlockVectors; ++j) {
             store(weights + j * kLanes, exp2(x[j] - shift));
-            denominator += load(weights + j * kLanes);
+            sum += load(weights + j * kLanes);
         }
-        store(denominators + r * kLanes, denominator);
+        store(denominators + r * kLanes, load(denominators + r * kLanes) + sum);
     }
 
     static void hide(FloatVector* x, int first, int last) {

@@ -81,6 +81,44 @@ void gemv(const LinearCall& call);       // few rows: each panel from front to b
 void flat_gemm(const LinearCall& call);  // some rows: short passes over a panel, which stay in the first-level cache
 void gemm(const LinearCall& call);       // many rows: blocks of them, whose sums stay in the second-level cache
 
+struct RmsNormCall {
+    Type type;
+    const void* x;        // [tokens, heads, columns], tokens token_stride elements apart
+    int64_t token_stride;
+    const float* weight;  // [columns], or [heads, columns]
+    bool weight_per_head;
+    void* y;              // [tokens, heads, columns]
+    int64_t tokens, heads, columns;
+    float eps;
+    int threads;
+};
+
+// y = x / sqrt(mean(x^2) + eps) * weight over the columns.
+void rms_norm(const RmsNormCall& call);
+
+struct RopeCall {
+    Type type;
+    void* x;          // [tokens, heads, head_dim], tokens token_stride elements apart; changed in place
+    int64_t token_stride;
+    const void* cos;  // [tokens, rotary_dim]
+    const void* sin;  // the same; the first half carries a minus sign
+    int64_t tokens, heads, head_dim, rotary_dim;
+    int threads;
+};
+
+void rope(const RopeCall& call);
+
+struct SiluCall {
+    Type type;
+    const void* gate_up;  // [tokens, 2 * columns]
+    void* y;              // [tokens, columns]
+    int64_t tokens, columns;
+    int threads;
+};
+
+// y = gate / (1 + e^-gate) * up.
+void silu_multiply(const SiluCall& call);
+
 // Sums `bytes` bytes of memory as 32-bit floats: what reading costs when nothing is computed.
 double read_memory(const void* data, int64_t bytes, int threads);
 

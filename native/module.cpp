@@ -75,6 +75,28 @@ void bind_linear(int type, uintptr_t x, int64_t x_stride, uintptr_t weight, uint
     kKernel(call);
 }
 
+void bind_rms_norm(int type, uintptr_t x, int64_t token_stride, uintptr_t weight, bool weight_per_head, uintptr_t y,
+                   int64_t tokens, int64_t heads, int64_t columns, float eps, int threads) {
+    const RmsNormCall call{static_cast<Type>(type), pointer<const void>(x), token_stride, pointer<const float>(weight),
+                           weight_per_head, pointer<void>(y), tokens, heads, columns, eps, threads};
+    nb::gil_scoped_release release;
+    rms_norm(call);
+}
+
+void bind_rope(int type, uintptr_t x, int64_t token_stride, uintptr_t cos, uintptr_t sin, int64_t tokens, int64_t heads,
+               int64_t head_dim, int64_t rotary_dim, int threads) {
+    const RopeCall call{static_cast<Type>(type), pointer<void>(x), token_stride, pointer<const void>(cos),
+                        pointer<const void>(sin), tokens, heads, head_dim, rotary_dim, threads};
+    nb::gil_scoped_release release;
+    rope(call);
+}
+
+void bind_silu_multiply(int type, uintptr_t gate_up, uintptr_t y, int64_t tokens, int64_t columns, int threads) {
+    const SiluCall call{static_cast<Type>(type), pointer<const void>(gate_up), pointer<void>(y), tokens, columns, threads};
+    nb::gil_scoped_release release;
+    silu_multiply(call);
+}
+
 double bind_read_memory(uintptr_t data, int64_t bytes, int threads) {
     nb::gil_scoped_release release;
     return read_memory(pointer<const void>(data), bytes, threads);
@@ -100,5 +122,10 @@ NB_MODULE(LAPIDIST_MODULE, m) {
     linear("flat_gemm", &bind_linear<flat_gemm>);
     linear("gemm", &bind_linear<gemm>);
     m.def("advise_huge_pages", [](uintptr_t data, int64_t bytes) { advise_huge_pages(pointer<void>(data), bytes); }, "data"_a, "bytes"_a);
+    m.def("rms_norm", &bind_rms_norm, "type"_a, "x"_a, "token_stride"_a, "weight"_a, "weight_per_head"_a, "y"_a, "tokens"_a,
+          "heads"_a, "columns"_a, "eps"_a, "threads"_a);
+    m.def("rope", &bind_rope, "type"_a, "x"_a, "token_stride"_a, "cos"_a, "sin"_a, "tokens"_a, "heads"_a, "head_dim"_a,
+          "rotary_dim"_a, "threads"_a);
+    m.def("silu_multiply", &bind_silu_multiply, "type"_a, "gate_up"_a, "y"_a, "tokens"_a, "columns"_a, "threads"_a);
     m.def("read_memory", &bind_read_memory, "data"_a, "bytes"_a, "threads"_a);
 }

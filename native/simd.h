@@ -98,6 +98,33 @@ inline FloatVector load(const float16* p) {
 
 inline void store(float* p, FloatVector v) { std::memcpy(p, &v, sizeof v); }
 
+// To nearest, ties to even. Where the processor rounds, denormals become zero.
+inline void store(bfloat16* p, FloatVector v) {
+#if defined(__AVX512BF16__)
+    const __m256bh rounded = _mm512_cvtneps_pbh(reinterpret_cast<__m512>(v));
+    std::memcpy(p, &rounded, sizeof rounded);
+#else
+    typedef uint16_t Half __attribute__((vector_size(2 * kLanes)));
+    const IntVector bits = reinterpret_cast<IntVector>(v);
+    const IntVector rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    // The addition would turn some NaNs into infinities.
+    const Half half = __builtin_convertvector(v == v ? rounded : (bits >> 16) | 0x40, Half);
+    std::memcpy(p, &half, sizeof half);
+#endif
+}
+
+inline void store(float16* p, FloatVector v) {
+#if defined(__AVX512F__)
+    const __m256i half = _mm512_cvtps_ph(reinterpret_cast<__m512>(v), _MM_FROUND_TO_NEAREST_INT);
+    std::memcpy(p, &half, sizeof half);
+#elif defined(__F16C__)
+    const __m128i half = _mm256_cvtps_ph(reinterpret_cast<__m256>(v), _MM_FROUND_TO_NEAREST_INT);
+    std::memcpy(p, &half, sizeof half);
+#else
+    for (int i = 0; i < kLanes; ++i) from_float(v[i], p + i);
+#endif
+}
+
 inline IntVector lane_indices() {
     IntVector index;
     for (int i = 0; i < kLanes; ++i) index[i] = i;
@@ -219,12 +246,6 @@ inline void pair_up(const bfloat16* a, const bfloat16* b, IntVector* pairs) {
     const __m512i first = _mm512_loadu_si512(a), second = _mm512_loadu_si512(b);
     pairs[0] = reinterpret_cast<IntVector>(_mm512_unpacklo_epi16(first, second));
     pairs[1] = reinterpret_cast<IntVector>(_mm512_unpackhi_epi16(first, second));
-}
-
-// To nearest, ties to even; denormals become zero.
-inline void store(bfloat16* p, FloatVector v) {
-    const __m256bh rounded = _mm512_cvtneps_pbh(reinterpret_cast<__m512>(v));
-    std::memcpy(p, &rounded, sizeof rounded);
 }
 #endif
 

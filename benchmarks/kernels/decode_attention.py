@@ -48,14 +48,18 @@ class Case:
 
     def _contiguous(self, paged: Tensor, pages: Tensor) -> Tensor:
         """``[1, kv_heads, length, head_dim]``."""
-        return paged[pages].transpose(0, 1).reshape(1, KV_HEADS, -1, HEAD_DIM)[:, :, : self.length].contiguous()
+        return (
+            paged[pages].transpose(0, 1).reshape(1, KV_HEADS, -1, HEAD_DIM)[:, :, : self.length].contiguous()
+        )
 
     def ours(self, mode: SoftmaxMode, split_tokens: int = SPLIT_TOKENS) -> Tensor:
         arguments = (self.query, self.keys, self.values, self.layout, HEAD_DIM**-0.5, None, None)
         return paged_attention(*arguments, Softmax(mode), split_tokens)[0]
 
     def sdpa(self) -> Tensor:
-        return F.scaled_dot_product_attention(self.query.view(1, HEADS, 1, HEAD_DIM), *self.plain, enable_gqa=True)
+        return F.scaled_dot_product_attention(
+            self.query.view(1, HEADS, 1, HEAD_DIM), *self.plain, enable_gqa=True
+        )
 
     def packed_sdpa(self) -> Tensor:
         rows = self.query.view(1, KV_HEADS, HEADS // KV_HEADS, HEAD_DIM)
@@ -133,7 +137,9 @@ def claims(rows: list[dict[str, Any]]) -> dict[str, bool]:
     return {
         "over_sdpa_gqa >= 3": all(row["over_sdpa_gqa"] >= 3 for row in rows),
         "over_sdpa_packed >= 1.2": all(row["over_sdpa_packed"] >= 1.2 for row in rows),
-        "share_of_read_bandwidth >= 0.6 from 8192 on": all(row["share_of_read_bandwidth"] >= 0.6 for row in long),
+        "share_of_read_bandwidth >= 0.6 from 8192 on": all(
+            row["share_of_read_bandwidth"] >= 0.6 for row in long
+        ),
         "unified >= lazy >= online (within 3 %)": all(
             row["unified_over_lazy"] * _SLACK >= 1 and row["lazy_over_online"] * _SLACK >= 1 for row in rows
         ),

@@ -55,7 +55,13 @@ def main() -> None:
 
 
 def measure(
-    name: str, outputs: int, columns: int, dtype: torch.dtype, rows: list[int], rounds: int, reader: MemoryReader
+    name: str,
+    outputs: int,
+    columns: int,
+    dtype: torch.dtype,
+    rows: list[int],
+    rounds: int,
+    reader: MemoryReader,
 ) -> list[dict[str, Any]]:
     weight = torch.randn(outputs, columns).to(dtype)
     copies = 1 + _COLD_BYTES // weight.nbytes

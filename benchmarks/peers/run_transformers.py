@@ -40,6 +40,12 @@ class Transformers:
         generated = clock.times[1:]
         return (new_tokens - 1) / (generated[-1] - generated[0])
 
+    def batch_decode_tokens_per_second(self, prompts: list[list[int]], new_tokens: int) -> float:
+        clock = _Clock()
+        self._generate(prompts, new_tokens, clock)
+        generated = clock.times[1:]
+        return len(prompts) * (new_tokens - 1) / (generated[-1] - generated[0])
+
     def mixed_seconds(self, prompts: list[list[int]], new_tokens: list[int], batch_size: int) -> float:
         """Static batches: prompts padded to the longest, and every answer as long as the batch's longest.
 

@@ -50,7 +50,8 @@ def test_rope(tokens: int, heads: int, half: int, passing: int, dtype: torch.dty
     angles = torch.rand(tokens, half) * 2 * math.pi
     cos, sin = angles.cos(), angles.sin()
     factors = torch.cat((cos, cos), -1)[:, None].to(dtype), torch.cat((-sin, sin), -1)[:, None].to(dtype)
-    assert_close(apply_rope(x, *factors), reference.rope(x, angles))
+    expected = reference.rope(x, angles)
+    assert_close(apply_rope(x, *factors), expected)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

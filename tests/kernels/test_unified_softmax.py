@@ -285,8 +285,8 @@ def test_rows_computed_again_are_counted_exactly() -> None:
 
 
 def test_only_the_rows_out_of_range_are_computed_again() -> None:
-    """The others keep the bits that they have without them."""
-    rows = Rows.of(distant(8, 3008, 3.0, torch.zeros(8)), heads=8, head_dim=64)
+    """They get the bits of mode online; the others keep the bits that they have without them."""
+    rows = Rows.of(distant(8, 3000, 3.0, torch.zeros(8)), heads=8, head_dim=64)
     alone, recomputed = rows.attend(UNIFIED)
     assert recomputed == 0
     phi = torch.zeros(8)
@@ -295,5 +295,5 @@ def test_only_the_rows_out_of_range_are_computed_again() -> None:
     assert recomputed == 2
     kept = phi == 0
     assert torch.equal(found[kept], alone[kept])
-    online, _ = rows.attend(SoftmaxMode.ONLINE, split_tokens=3008)
+    online, _ = rows.attend(SoftmaxMode.ONLINE)
     assert torch.equal(found[~kept], online[~kept])

@@ -3,6 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor
 
+from lapidist.kernels.cpu import element_wise
+
 
 class RMSNorm:
     """``x / sqrt(mean(x^2) + eps) * (weight + offset)`` over the last dimension, computed in float32.
@@ -14,14 +16,12 @@ class RMSNorm:
     """
 
     def __init__(self, weight: Tensor, eps: float, offset: float = 0.0) -> None:
-        # With an offset the sum would lose bits in 16-bit formats.
-        self.weight = weight.float() + offset if offset else weight
+        # In float32, for with an offset the sum would lose bits in 16-bit formats.
+        self.weight = weight.float() + offset
         self.eps = eps
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Normalize ``[..., columns]``."""
-        columns = x.shape[-1:]
-        if self.weight.dim() == 1 and self.weight.dtype == x.dtype:
-            return F.rms_norm(x, columns, self.weight, self.eps)
-        normalized = F.rms_norm(x.to(self.weight.dtype), columns, None, self.eps)
-        return normalized.mul_(self.weight).to(x.dtype)
+        """Normalize ``[tokens, columns]`` or ``[tokens, heads, columns]``."""
+        if x.device.type == "cpu":
+            return element_wise.rms_norm(x, self.weight, self.eps)
+        return F.rms_norm(x.float(), x.shape[-1:], None, self.eps).mul_(self.weight).to(x.dtype)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from lapidist.kernels.cpu.library import TYPES, native
+from lapidist.kernels.cpu.library import TYPES, native, with_whole_rows
 from lapidist.kernels.paged_layout import PagedLayout
 from lapidist.kernels.softmax import Softmax
 
@@ -36,8 +36,7 @@ def paged_attention(
         raise TypeError(f"queries are {query.dtype}, keys {keys.dtype} and values {values.dtype}: make them one dtype")
     tokens, heads, head_dim = query.shape
     _, kv_heads, page_size, _ = keys.shape
-    if query.stride(2) != 1 or query.stride(1) != head_dim:
-        query = query.contiguous()
+    query = with_whole_rows(query)
     output = torch.empty(tokens, heads, head_dim, dtype=query.dtype)
     if tokens == 0:
         return output, 0

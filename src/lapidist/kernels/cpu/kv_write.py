@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from lapidist.kernels.cpu.library import native
+from lapidist.kernels.cpu.library import native, with_whole_rows
 
 
 def kv_write(key: Tensor, value: Tensor, keys: Tensor, values: Tensor, slots: Tensor) -> None:
@@ -20,7 +20,7 @@ def kv_write(key: Tensor, value: Tensor, keys: Tensor, values: Tensor, slots: Te
     """
     if not key.dtype == value.dtype == keys.dtype:
         raise TypeError(f"the cache is {keys.dtype}; keys are {key.dtype} and values {value.dtype}: make them one dtype")
-    key, value = _with_whole_rows(key), _with_whole_rows(value)
+    key, value = with_whole_rows(key), with_whole_rows(value)
     _, kv_heads, page_size, head_dim = keys.shape
     native().kv_write(
         keys.itemsize,
@@ -37,8 +37,3 @@ def kv_write(key: Tensor, value: Tensor, keys: Tensor, values: Tensor, slots: Te
         page_size,
         torch.get_num_threads(),
     )
-
-
-def _with_whole_rows(x: Tensor) -> Tensor:
-    """Each token's heads side by side; the tokens may lie apart."""
-    return x if x.stride(2) == 1 and x.stride(1) == x.shape[2] else x.contiguous()

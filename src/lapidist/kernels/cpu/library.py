@@ -55,3 +55,8 @@ def in_huge_pages(tensor: Tensor) -> Tensor:
     """
     native().advise_huge_pages(tensor.data_ptr(), tensor.nbytes)
     return tensor
+
+
+def with_whole_rows(x: Tensor) -> Tensor:
+    """``[tokens, heads, columns]`` with each token's heads side by side; the tokens may lie apart."""
+    return x if x.stride(2) == 1 and x.stride(1) == x.shape[2] else x.contiguous()
