@@ -222,8 +222,8 @@ struct HeadTile {
     const Factor<T>* query;  // [rows][width], zero-padded
     float* sums;             // [rows][width], sum of weight * value; see sum_position
     float* denominators;     // [rows][kLanes], to be added up
-    float* maxima;           // [rows], base-2 exponents (modes online and lazy)
-    const float* shifts;     // [rows], base-2 exponents (mode unified)
+    float* maxima;           // [rows], base-2 exponents, rounded up (modes online and lazy)
+    const float* shifts;     // [rows], base-2 exponents, rounded (mode unified)
     int rows, width;
 
     void clear() {
@@ -277,7 +277,7 @@ struct HeadTile {
         if (shift == -kInfinity) shift = 0;
         FloatVector sum{};
         for (int j = 0; j < kBlockVectors; ++j) {
-            store(weights + j * kLanes, exp2(x[j] - shift));
+            store(weights + j * kLanes, exp2(x[j], shift));
             sum += load(weights + j * kLanes);
         }
         store(denominators + r * kLanes, load(denominators + r * kLanes) + sum);
@@ -294,7 +294,8 @@ struct HeadTile {
     float running_maximum(const FloatVector* x, SoftmaxMode mode, int r) {
         FloatVector largest = x[0];
         for (int j = 1; j < kBlockVectors; ++j) largest = maximum(largest, x[j]);
-        const float found = horizontal_max(largest);
+        // An integral shift is subtracted exactly, and rescaling by a power of two is exact as well.
+        const float found = std::ceil(horizontal_max(largest));
         const float allowed = mode == SoftmaxMode::kLazy ? kLazyThreshold : 0.0f;
         if (found > maxima[r] + allowed) {
             rescale(r, exp2(splat(maxima[r] - found))[0]);

@@ -11,12 +11,12 @@
 #include <omp.h>
 
 #include <algorithm>
-#include <atomic>
 #include <type_traits>
 
 #include "kernels.h"
 #include "scratch.h"
 #include "simd.h"
+#include "work_ranges.h"
 
 namespace lapidist {
 namespace {
@@ -127,12 +127,13 @@ class Linear {
         prepare();
         const int64_t panels = (call_.outputs + kPanel - 1) / kPanel;
         const int64_t row_blocks = (call_.rows + blocking_.rows - 1) / blocking_.rows;
-        std::atomic<int64_t> next{0};
-#pragma omp parallel num_threads(std::max(1, call_.threads))
+        const int threads = std::max(1, call_.threads);
+        WorkRanges work(static_cast<uint32_t>(panels * row_blocks), threads);
+#pragma omp parallel num_threads(threads)
         {
             static thread_local Scratch scratch;
             float* sums = scratch.reserve<float>(blocking_.rows * kPanel);
-            for (int64_t i; (i = next++) < panels * row_blocks;) block(i / row_blocks, i % row_blocks * blocking_.rows, sums);
+            for (int64_t i; (i = work.take(omp_get_thread_num())) >= 0;) block(i / row_blocks, i % row_blocks * blocking_.rows, sums);
         }
     }
 

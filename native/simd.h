@@ -172,12 +172,13 @@ inline float horizontal_max(FloatVector v) {
 #endif
 }
 
-// 2^x to 1.5 units in the last place; infinity above 128, zero below -150, NaN for NaN.
-__attribute__((always_inline)) inline FloatVector exp2(FloatVector x) {
-    x = x > 252.0f ? splat(252.0f) : x;
-    x = x < -252.0f ? splat(-252.0f) : x;
+// 2^(x - shift) to 1.5 units in the last place, for an integral shift up to a million: x - shift itself is never rounded.
+// Infinity where it exceeds 128, zero below -150, NaN for NaN.
+__attribute__((always_inline)) inline FloatVector exp2(FloatVector x, float shift = 0) {
+    x = x > shift + 252.0f ? splat(shift + 252.0f) : x;
+    x = x < shift - 252.0f ? splat(shift - 252.0f) : x;
     // Adding 1.5 * 2^23 rounds to the nearest integer, which then stands in the low bits.
-    const float magic = 12582912.0f;
+    const float magic = 12582912.0f - shift;
     const FloatVector rounded = x + magic;
     const IntVector n = reinterpret_cast<IntVector>(rounded) - 0x4b400000;
     const FloatVector f = x - (rounded - magic);
@@ -249,7 +250,7 @@ inline void pair_up(const bfloat16* a, const bfloat16* b, IntVector* pairs) {
 }
 #endif
 
-// Into the first-level cache.
-inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 3); }
+// Into the second-level cache.
+inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
 
 }  // namespace lapidist

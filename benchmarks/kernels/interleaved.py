@@ -17,8 +17,11 @@ def time_in_turn(functions: Mapping[str, Callable[[], Any]], rounds: int) -> dic
     for function in functions.values():
         function()
     seconds: dict[str, list[float]] = {name: [] for name in functions}
-    for _ in range(rounds):
-        for name, function in functions.items():
+    order = list(functions.items())
+    for number in range(rounds):
+        # Another one comes first in each round, and each follows another predecessor's caches.
+        first = number % len(order)
+        for name, function in order[first:] + order[:first]:
             start = time.perf_counter()
             function()
             seconds[name].append(time.perf_counter() - start)
