@@ -18,10 +18,10 @@ from typing import Any
 from torch import Tensor
 
 from benchmarks.result_file import write_result
+from lapidist.kernels.cpu.linear import IMPLEMENTATIONS, pack_weight
 from lapidist.kernels.dispatch import DispatchTable, Implementation, WeightShape
 from lapidist.kernels.dispatch_regret import picks, regret
 from lapidist.kernels.dispatch_search import TOLERANCE, two_inflections
-from lapidist.kernels.cpu.linear import IMPLEMENTATIONS, pack_weight
 from lapidist.kernels.tune import Measurements, measure, tune
 from lapidist.models.config import DTYPES, ModelConfig
 from lapidist.workload.linear_shapes import linear_shapes

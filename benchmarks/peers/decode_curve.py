@@ -3,9 +3,9 @@
     lapidist make-checkpoint --like llama-3.2-1b out/llama-3.2-1b
     python -m benchmarks.peers.decode_curve --checkpoint out/llama-3.2-1b --plot decode_curve.png
 
-The paper (arXiv 2311.01282) reports up to 4.86x over ``generate`` in decoding on NVIDIA GPUs, over batches of 1 to 8 and contexts
-of 128 to 32,768 tokens. Here both engines run the same bf16 weights on the CPU; each is measured from its first
-generated token on, in turn. Claim: at least 4.86x at the best point.
+The paper (arXiv 2311.01282) reports up to 4.86x over ``generate`` in decoding on NVIDIA GPUs, over batches of 1 to 8
+and contexts of 128 to 32,768 tokens. Here both engines run the same bf16 weights on the CPU; each is measured from its
+first generated token on, in turn. Claim: at least 4.86x at the best point.
 """
 
 import argparse

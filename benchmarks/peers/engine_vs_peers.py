@@ -4,7 +4,8 @@
     python -m benchmarks.peers.engine_vs_peers --checkpoint /tmp/llama-3.2-1b
 
 Measures single-stream decode, prefill of 512 tokens, a prompt of 4,096 tokens followed by decoding, and the total
-throughput of 16 concurrent requests of mixed lengths; writes medians and the medians of the per-round ratios to ``results/engine_vs_peers.json``.
+throughput of 16 concurrent requests of mixed lengths; writes medians and the medians of the per-round ratios to
+``results/engine_vs_peers.json``.
 """
 
 import argparse

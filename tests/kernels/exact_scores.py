@@ -1,5 +1,6 @@
 """Attention over scores that are given: keys whose first channel is the score, queries that are (1, 0, ...)."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -27,7 +28,9 @@ class Rows:
     heads: int
 
     @classmethod
-    def of(cls, scores: Tensor, heads: int = 1, head_dim: int = 2, dtype: torch.dtype = torch.float32) -> "Rows":
+    def of(
+        cls, scores: Tensor, heads: int = 1, head_dim: int = 2, dtype: torch.dtype = torch.float32
+    ) -> "Rows":
         """With normal values of at most 4."""
         values = torch.randn(*scores.shape, head_dim).clamp(-4, 4)
         values[..., -1] = 1
@@ -71,6 +74,8 @@ class Rows:
         return float((found.double() - expected).abs().max() / expected.abs().max())
 
     def log_denominators(self, phi: float | Tensor = 0.0) -> Tensor:
-        """float64 ``[rows]``, natural logarithms of what mode unified sums."""
-        shifts = torch.as_tensor(phi).double().expand(self.heads).repeat(len(self.scores) // self.heads)
-        return self.scores.double().logsumexp(-1) - shifts
+        """float64 ``[rows]``, natural logarithms of what mode unified sums; it rounds phi to a power of two."""
+        shifts = (torch.as_tensor(phi).double() / math.log(2)).round() * math.log(2)
+        return self.scores.double().logsumexp(-1) - shifts.expand(self.heads).repeat(
+            len(self.scores) // self.heads
+        )

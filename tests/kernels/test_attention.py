@@ -56,9 +56,7 @@ def test_every_head_dim_with_every_group(isa: str, head_dim: int, dtype: torch.d
     seed = torch.seed() % (1 << 30)
     for group in [*range(1, 10), 71]:
         mode = SoftmaxMode(group % 3)
-        case = Case(
-            [(1, 21), (3, 3)], 16, 2, group, head_dim, None, None, dtype, mode, False, "dense", seed
-        )
+        case = Case([(1, 21), (3, 3)], 16, 2, group, head_dim, None, None, dtype, mode, False, "dense", seed)
         batch = build(case)
         check(attend(batch), batch)
 
@@ -180,7 +178,9 @@ def test_a_page_table_may_be_part_of_a_wider_one(isa: str) -> None:
 
 @pytest.mark.parametrize("odd_one", ["query", "keys", "values"])
 def test_dtypes_must_be_one(odd_one: str) -> None:
-    dtypes = {name: torch.bfloat16 if name == odd_one else torch.float32 for name in ("query", "keys", "values")}
+    dtypes = {
+        name: torch.bfloat16 if name == odd_one else torch.float32 for name in ("query", "keys", "values")
+    }
     cache = PagedKVCache(1, 1, 4, 2, 8, torch.float32)
     cache.keys[0], cache.values[0] = cache.keys[0].to(dtypes["keys"]), cache.values[0].to(dtypes["values"])
     layout = PagedLayout.build([], [1], [1], [[0]])
@@ -190,7 +190,9 @@ def test_dtypes_must_be_one(odd_one: str) -> None:
 
 def test_builds_agree(isa: str) -> None:
     """Each with the most portable one, closely: they differ in the order of sums and in fused multiplications."""
-    case = Case([(1, 300), (70, 90)], 16, 2, 3, 80, None, 20.0, torch.float32, SoftmaxMode.ONLINE, False, "dense", 7)
+    case = Case(
+        [(1, 300), (70, 90)], 16, 2, 3, 80, None, 20.0, torch.float32, SoftmaxMode.ONLINE, False, "dense", 7
+    )
     batch = build(case)
     found = attend(batch)
     with pytest.MonkeyPatch.context() as patch:

@@ -25,4 +25,6 @@ def test_a_missing_compiler_is_named(tmp_path: Path) -> None:
     )
     assert done.returncode != 0
     message = " ".join(done.stderr.split())
-    assert "no C++ compiler was found: install one (Debian: apt-get install g++) and run pip again." in message
+    assert (
+        "no C++ compiler was found: install one (Debian: apt-get install g++) and run pip again." in message
+    )

@@ -98,8 +98,8 @@ def _measure_and_store(
     import torch
 
     from lapidist.cli.tune_report import TuneReport
-    from lapidist.kernels.dispatch_storage import check_writable, save_table
     from lapidist.kernels.cpu.linear import IMPLEMENTATIONS, pack_weight
+    from lapidist.kernels.dispatch_storage import check_writable, save_table
     from lapidist.kernels.tune import tune
     from lapidist.workload.linear_shapes import linear_shapes
 
@@ -127,8 +127,8 @@ def _measure_again(
     import torch
 
     from lapidist.cli.tune_report import TuneReport
-    from lapidist.kernels.dispatch_storage import DispatchTableError, read_table, table_file
     from lapidist.kernels.cpu.linear import IMPLEMENTATIONS, pack_weight
+    from lapidist.kernels.dispatch_storage import DispatchTableError, read_table, table_file
     from lapidist.kernels.tune import measure
     from lapidist.workload.linear_shapes import linear_shapes
 

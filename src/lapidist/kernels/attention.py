@@ -1,5 +1,6 @@
 """Causal attention over a paged KV cache: the native library on a CPU, Triton on a GPU."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -66,28 +67,26 @@ LIBRARY.define(
 
 
 def _on_cpu(query: Tensor, *arguments: Any) -> Tensor:
-    *inputs, recomputed = arguments
-    output, count = native_attention.paged_attention(query, *_unpacked(inputs))
-    if recomputed is not None and count:
-        recomputed += count
-    return output
+    return _attend(native_attention.paged_attention, query, arguments)
 
 
 def _on_cuda(query: Tensor, *arguments: Any) -> Tensor:
     from lapidist.kernels.triton.attention import paged_attention
 
-    *inputs, recomputed = arguments
-    output, count = paged_attention(query, *_unpacked(inputs))
-    if recomputed is not None:
+    return _attend(paged_attention, query, arguments)
+
+
+def _attend(kernel: Callable[..., tuple[Tensor, Any]], query: Tensor, arguments: tuple[Any, ...]) -> Tensor:
+    """Call a kernel with the operator's arguments as its Python side takes them."""
+    keys, values, query_starts, kv_lengths, page_table, longest, *rest = arguments
+    scale, window, softcap, mode, phi, recomputed = rest
+    # Attention does not look at the slots.
+    layout = PagedLayout(query_starts[:0], query_starts, kv_lengths, page_table, longest)
+    softmax = Softmax(SoftmaxMode(mode), phi)
+    output, count = kernel(query, keys, values, layout, scale, window, softcap, softmax)
+    if recomputed is not None and softmax.mode == SoftmaxMode.UNIFIED:
         recomputed += count
     return output
-
-
-def _unpacked(inputs: list[Any]) -> tuple[Any, ...]:
-    """The operator's arguments as the kernels' Python sides take them."""
-    keys, values, query_starts, kv_lengths, page_table, longest, scale, window, softcap, mode, phi = inputs
-    layout = PagedLayout(query_starts, query_starts, kv_lengths, page_table, longest)
-    return keys, values, layout, scale, window, softcap, Softmax(SoftmaxMode(mode), phi)
 
 
 LIBRARY.impl("paged_attention", _on_cpu, "CPU")
@@ -105,8 +104,8 @@ def _flops(
     _longest: int,
     _scale: float,
     window: int | None,
-    *_: Any,
-    **__: Any,
+    *_rest: Any,
+    **_options: Any,
 ) -> int:
     """Two products of a sequence's queries with the tokens that at least one of them sees."""
     _, heads, head_dim = query.shape

@@ -20,7 +20,7 @@ Choice = TypeVar("Choice")
 Inflections = tuple[tuple[int, str], ...]
 """``((1, name), (first row count, name), ...)``: the name holds from there up to the next."""
 
-DEFAULT_INFLECTIONS: Inflections = ((1, "gemv"), (13, "flat_gemm"), (97, "gemm"))
+DEFAULT_INFLECTIONS: Inflections = ((1, "gemv"), (7, "flat_gemm"), (97, "gemm"))
 """For a machine without measurements: memory is the limit at first, arithmetic in the end."""
 
 

@@ -135,7 +135,12 @@ class _Plan:
         if not self._weights:
             raise ValueError("there are no weight shapes to measure")
         self._weights.sort(key=lambda weight: weight.weight_bytes)
-        self._implementations, self._progress, self._clock, self._pack = implementations, progress, clock, pack
+        self._implementations, self._progress, self._clock, self._pack = (
+            implementations,
+            progress,
+            clock,
+            pack,
+        )
         self._grid = row_grid(max_rows)
         self._deadline = clock() + budget_seconds
 

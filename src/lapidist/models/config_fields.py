@@ -102,7 +102,9 @@ class ConfigFields:
             isinstance(row, list) and len(row) == columns and all(map(_is_finite, row)) for row in value
         )
         if not is_table or len(value) != rows:
-            raise self.error(key, f"must be a number or {rows} lists of {columns} numbers, got {_show(value)}")
+            raise self.error(
+                key, f"must be a number or {rows} lists of {columns} numbers, got {_show(value)}"
+            )
         return tuple(tuple(map(float, row)) for row in value)
 
     def integers(self, key: str) -> tuple[int, ...]:

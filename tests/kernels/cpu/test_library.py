@@ -50,7 +50,9 @@ def test_what_the_processor_does_not_run(monkeypatch: pytest.MonkeyPatch, name: 
     with pytest.raises(NativeLibraryError) as error:
         native()
     every = ", ".join(native("portable").supported())
-    assert str(error.value) == f"LAPIDIST_ISA is {name!r}, and this processor runs {every}: choose one of them"
+    assert (
+        str(error.value) == f"LAPIDIST_ISA is {name!r}, and this processor runs {every}: choose one of them"
+    )
 
 
 @pytest.mark.parametrize("missing", ["portable", native("portable").supported()[0]])
@@ -63,7 +65,9 @@ def test_a_missing_build_says_what_to_do(monkeypatch: pytest.MonkeyPatch, missin
     present = native("portable")
     native.cache_clear()
     monkeypatch.setattr(library, "import_module", fail)
-    with pytest.raises(NativeLibraryError, match=rf"\({missing}\) cannot be loaded .*with pip.*g\+\+") as error:
+    with pytest.raises(
+        NativeLibraryError, match=rf"\({missing}\) cannot be loaded .*with pip.*g\+\+"
+    ) as error:
         native()
     assert "\n" not in str(error.value)
 

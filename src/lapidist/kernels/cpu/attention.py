@@ -33,7 +33,9 @@ def paged_attention(
     TypeError : queries, keys and values differ in dtype.
     """
     if not query.dtype == keys.dtype == values.dtype:
-        raise TypeError(f"queries are {query.dtype}, keys {keys.dtype} and values {values.dtype}: make them one dtype")
+        raise TypeError(
+            f"queries are {query.dtype}, keys {keys.dtype} and values {values.dtype}: make them one dtype"
+        )
     tokens, heads, head_dim = query.shape
     _, kv_heads, page_size, _ = keys.shape
     query = with_whole_rows(query)

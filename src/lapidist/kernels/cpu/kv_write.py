@@ -19,7 +19,9 @@ def kv_write(key: Tensor, value: Tensor, keys: Tensor, values: Tensor, slots: Te
     TypeError : the dtype is not that of the cache.
     """
     if not key.dtype == value.dtype == keys.dtype:
-        raise TypeError(f"the cache is {keys.dtype}; keys are {key.dtype} and values {value.dtype}: make them one dtype")
+        raise TypeError(
+            f"the cache is {keys.dtype}; keys are {key.dtype} and values {value.dtype}: make them one dtype"
+        )
     key, value = with_whole_rows(key), with_whole_rows(value)
     _, kv_heads, page_size, head_dim = keys.shape
     native().kv_write(

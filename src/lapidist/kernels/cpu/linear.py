@@ -57,7 +57,9 @@ def multiply(name: str, x: Tensor, packed: Tensor, out: Tensor, bias: Tensor | N
     """
     if x.dtype != packed.dtype or x.shape[1] not in (packed.shape[1], packed.shape[1] - 1):
         error = ValueError if x.dtype == packed.dtype else TypeError
-        raise error(f"x {list(x.shape)} {x.dtype} does not fit the packed weight {list(packed.shape)} {packed.dtype}")
+        raise error(
+            f"x {list(x.shape)} {x.dtype} does not fit the packed weight {list(packed.shape)} {packed.dtype}"
+        )
     if x.stride(1) != 1:
         x = x.contiguous()
     rows, columns = x.shape
