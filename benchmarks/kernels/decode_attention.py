@@ -3,7 +3,7 @@
     python -m benchmarks.kernels.decode_attention --plot decode_attention.png
 
 One new token, 32 query and 8 KV heads of 128, bf16 keys and values in pages of 16 tokens, in the order in which the
-page pool hands them to one sequence and, from 8,192 tokens on, scattered at random too; fp32 at one length. The peers are
+page pool hands them to one sequence and, from 8,192 tokens on, scattered at random too; fp32 at one length. Peers are
 `scaled_dot_product_attention` with `enable_gqa`, and the same operator with the four query heads of a group passed as
 four queries ("packed"), both on contiguous keys and values, which spares them the pages. Every round runs all of them
 and a pure read of 512 MiB in turn.

@@ -11,7 +11,7 @@ from torch import Tensor
 from lapidist.kernels.dispatch import Implementation, WeightShape
 from lapidist.kernels.machine import last_level_cache_bytes
 
-_MIN_ROUNDS, _MAX_ROUNDS = 3, 21
+_MIN_ROUNDS, _MAX_ROUNDS = 3, 101
 # After so many rounds, one that is so many times slower than the fastest gets no more of them.
 _FAIR_ROUNDS, _HOPELESS = 2, 2.0
 _LEAST_COLD_BYTES, _MOST_COLD_BYTES = 128 << 20, 1 << 30
