@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.peers.engine_vs_peers import Worker
 from benchmarks.result_file import write_result
 
-POINTS = ((1, 128), (1, 1024), (1, 4096), (1, 8192), (4, 128), (4, 1024), (4, 2048), (8, 128), (8, 1024))
+POINTS = ((1, 128), (1, 1024), (1, 4096), (1, 6144), (4, 128), (4, 1024), (8, 128), (8, 1024))
 PAPER_BEST = 4.86
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+import torch
 
 from lapidist.kernels.cpu.library import native
 
@@ -16,3 +17,12 @@ def isa(request: pytest.FixtureRequest) -> Iterator[str]:
         assert native().isa == request.param
         yield request.param
     native.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def seed() -> int:
+    """Random numbers are new in every run; pytest shows what is printed beside a failure."""
+    seed = torch.seed() % (1 << 31)
+    torch.manual_seed(seed)
+    print(f"torch.manual_seed({seed})")
+    return seed

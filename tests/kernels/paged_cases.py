@@ -1,6 +1,7 @@
 """Random batches of sequences in scattered pages, for the tests of paged attention."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from hypothesis import strategies as st
@@ -63,7 +64,7 @@ class Batch:
 
     def spans(self) -> list[slice]:
         starts = self.layout.query_starts.tolist()
-        return [slice(begin, end) for begin, end in zip(starts, starts[1:], strict=False)]
+        return [slice(begin, end) for begin, end in pairwise(starts)]
 
     def expected(self) -> Tensor:
         """float64 ``[tokens, heads, head_dim]``"""

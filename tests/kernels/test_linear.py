@@ -212,7 +212,7 @@ def test_every_processor_packs_alike(isa: str) -> None:
 
 
 def test_only_floats_are_packed() -> None:
-    with pytest.raises(TypeError, match="not torch.float64"):
+    with pytest.raises(TypeError, match=r"not torch\.float64"):
         Linear(torch.zeros(3, 4, dtype=torch.float64))
 
 

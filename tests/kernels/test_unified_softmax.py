@@ -1,12 +1,11 @@
 """The unified maximum of FlashDecoding++ (arXiv 2311.01282): one constant phi in place of each row's maximum.
 
-With D the distance of a row's maximum from phi: while D is in range the result does not depend on phi; a row out of range
-is found by its sums (its denominator, not its result: an infinite denominator alone gives finite zeros) and computed
-again. Random numbers are new in every run; a failure names the seed.
+With D the distance of a row's maximum from phi: while D is in range the result does not depend on phi; a row out of
+range is found by its sums (its denominator, not its result: an infinite denominator alone gives finite zeros) and
+computed again.
 """
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -22,15 +21,6 @@ LONG = 131072
 UNIFIED = SoftmaxMode.UNIFIED
 # A sum above this has a reciprocal that may be flushed to zero: the native library trusts none.
 LARGEST_DENOMINATOR = 2.0**126
-
-
-@pytest.fixture(autouse=True)
-def seed() -> Iterator[int]:
-    """Printed, so that pytest shows it beside a failure."""
-    seed = torch.seed() % (1 << 31)
-    torch.manual_seed(seed)
-    print(f"torch.manual_seed({seed})")
-    yield seed
 
 
 def distant(rows: int, length: int, sigma: float, distances: torch.Tensor) -> torch.Tensor:
@@ -241,8 +231,8 @@ def test_rows_as_wide_as_those_of_opt_are_all_corrected(isa: str, length: int) -
     assert rows.error(found) <= 5e-5
 
 
-# Check 9. float16 weights would not do (D would have to stay within 11), so none are used: they are float32 or, where the
-# processor multiplies pairs of bfloat16, bfloat16, which has the same range. Then the error does not depend on phi.
+# Check 9. float16 weights would not do (D would have to stay within 11), so none are used: they are float32 or, where
+# the processor multiplies pairs of bfloat16, bfloat16, which has the same range. The error does not depend on phi.
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.bfloat16, 5e-3), (torch.float16, 1e-3)])
 def test_sixteen_bits(isa: str, dtype: torch.dtype, bound: float) -> None:
     rows = Rows.of(torch.randn(4, 4096) * 3, heads=4, head_dim=64, dtype=dtype)

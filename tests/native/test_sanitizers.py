@@ -1,4 +1,4 @@
-"""The kernels without Python, in buffers of exactly the size they need: plain, and where sanitizers watch every access."""
+"""The kernels without Python, in buffers of exactly the size they need: plain, and while sanitizers watch."""
 
 import os
 import shutil
