@@ -23,9 +23,12 @@ def main() -> None:
     _run("benchmarks.serve_many_clients")
     _run("benchmarks.engine_overhead", "--checkpoint", checkpoint)
     _run("benchmarks.peak_memory", "--checkpoint", checkpoint)
+    _run("benchmarks.kernels.decode_attention")
+    _run("benchmarks.kernels.flat_gemm")
     _run("benchmarks.kernels.dispatch_regret")
     _run("benchmarks.kernels.recompute_rate")
     _run("benchmarks.peers.engine_vs_peers", "--checkpoint", checkpoint)
+    _run("benchmarks.peers.decode_curve", "--checkpoint", checkpoint)
 
 
 def _run(module: str, *args: str) -> None:

@@ -138,7 +138,7 @@ class Attention {
         for (int i = 0; i < count; ++i) {
             tile(i).clear();
             pack_query(unit, head + i, query + size_t(i) * rows * width_);
-            for (int r = 0; r < rows; ++r) shifts[i * rows + r] = call_.phi ? std::rint(call_.phi[(head + i) * group_ + r % group_] * kLog2e) : 0;
+            for (int r = 0; r < rows; ++r) shifts[i * rows + r] = call_.phi ? 2 * std::rint(call_.phi[(head + i) * group_ + r % group_] * kLog2e / 2) : 0;
         }
         int* first = b.firsts.reserve<int>(rows);
         int* last = b.lasts.reserve<int>(rows);

@@ -222,8 +222,8 @@ struct HeadTile {
     const Factor<T>* query;  // [rows][width], zero-padded
     float* sums;             // [rows][width], sum of weight * value; see sum_position
     float* denominators;     // [rows][kLanes], to be added up
-    float* maxima;           // [rows], base-2 exponents, rounded up (modes online and lazy)
-    const float* shifts;     // [rows], base-2 exponents, rounded (mode unified)
+    float* maxima;           // [rows], base-2 exponents, rounded up to even ones (modes online and lazy)
+    const float* shifts;     // [rows], base-2 exponents, rounded to even ones (mode unified)
     int rows, width;
 
     void clear() {
@@ -294,8 +294,9 @@ struct HeadTile {
     float running_maximum(const FloatVector* x, SoftmaxMode mode, int r) {
         FloatVector largest = x[0];
         for (int j = 1; j < kBlockVectors; ++j) largest = maximum(largest, x[j]);
-        // An integral shift is subtracted exactly, and rescaling by a power of two is exact as well.
-        const float found = std::ceil(horizontal_max(largest));
+        // Subtracting an integer is exact, and so is rescaling by a power of two; an even one leaves exp2's ties alone too.
+        // Thus the shift changes no bit of the result, and the modes agree.
+        const float found = 2 * std::ceil(horizontal_max(largest) / 2);
         const float allowed = mode == SoftmaxMode::kLazy ? kLazyThreshold : 0.0f;
         if (found > maxima[r] + allowed) {
             rescale(r, exp2(splat(maxima[r] - found))[0]);

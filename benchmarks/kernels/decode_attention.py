@@ -167,7 +167,7 @@ def plot(rows: list[dict[str, Any]], file: Path) -> None:
     axes.plot([row["length"] for row in rows], read, color="gray", linestyle="--", label="pure read")
     axes.set(xscale="log", xlabel="tokens of context", ylabel="keys and values read, GB/s", ylim=0)
     axes.set_title("Decode attention, 32 query and 8 KV heads of 128, bf16")
-    axes.legend()
+    axes.legend(loc="upper right", bbox_to_anchor=(1, 0.62), fontsize="small")
     figure.savefig(file, dpi=150)
 
 

@@ -71,8 +71,8 @@ def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
 
     found = (
         Implementation("gemv", gemv, max_rows=4),
-        Implementation("flat", library, max_rows=64),
-        Implementation("library", library),
+        Implementation("flat_gemm", library, max_rows=64),
+        Implementation("gemm", library),
     )
     monkeypatch.setattr("lapidist.kernels.cpu.linear.IMPLEMENTATIONS", found)
     monkeypatch.setattr("lapidist.kernels.cpu.linear.pack_weight", torch.clone)
@@ -85,7 +85,7 @@ def test_measures_prints_and_stores(
     plot = tmp_path / "tuning.svg"
     result = lapidist("tune", llama_directory, *FAST, "--plot", plot)
     assert result.returncode == 0, result.stderr
-    for word in ("qkv_proj", "down_proj", "lm_head", "float32", "gemv µs", "library µs", "picked", "GB/s"):
+    for word in ("qkv_proj", "down_proj", "lm_head", "float32", "gemv µs", "gemm µs", "picked", "GB/s"):
         assert word in result.stdout
     assert f"saved to {table_file}" in result.stdout.replace("\n", "")
     assert plot.read_text().lstrip().startswith("<?xml")
@@ -103,7 +103,7 @@ def test_json_stands_alone_and_has_every_timing(
     assert {row["dtype"] for row in found["entries"]} == {"float32", "bfloat16"}
     assert len(found["entries"]) == len(found["measurements"]) == len(load_table(CPU).entries)
     seconds = found["measurements"][0]["seconds"]
-    assert set(seconds["library"]) >= {"1", "6"}
+    assert set(seconds["gemm"]) >= {"1", "6"}
     assert "5" not in seconds["gemv"]
     assert found["unmeasured"] == []
 

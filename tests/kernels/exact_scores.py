@@ -74,8 +74,8 @@ class Rows:
         return float((found.double() - expected).abs().max() / expected.abs().max())
 
     def log_denominators(self, phi: float | Tensor = 0.0) -> Tensor:
-        """float64 ``[rows]``, natural logarithms of what mode unified sums; it rounds phi to a power of two."""
-        shifts = (torch.as_tensor(phi).double() / math.log(2)).round() * math.log(2)
+        """float64 ``[rows]``, natural logarithms of what mode unified sums; it rounds phi to a power of four."""
+        shifts = (torch.as_tensor(phi).double() / math.log(4)).round() * math.log(4)
         return self.scores.double().logsumexp(-1) - shifts.expand(self.heads).repeat(
             len(self.scores) // self.heads
         )

@@ -180,6 +180,16 @@ def test_what_is_not_finite_stays_in_its_row(isa: str, dtype: torch.dtype, value
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)
+def test_nothing_is_left_of_an_earlier_call(isa: str, dtype: torch.dtype) -> None:
+    """An odd number of columns is padded in memory that calls share."""
+    for columns, value in ((35, torch.nan), (33, 1.0)):
+        packed = pack_weight(torch.ones(65, columns, dtype=dtype))
+        for name in NAMES:
+            found = run(name, torch.full((9, columns), value, dtype=dtype), packed, 65)
+    assert (found == 33).all()
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
 def test_no_rows(isa: str, dtype: torch.dtype) -> None:
     found = Linear(torch.randn(5, 8).to(dtype))(torch.empty(0, 8, dtype=dtype))
     assert found.shape == (0, 5)

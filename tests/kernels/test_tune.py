@@ -60,7 +60,15 @@ def three(machine: Machine) -> tuple[Implementation, ...]:
 
 def test_finds_what_brute_force_finds(machine: Machine) -> None:
     implementations = three(machine)
-    found = tune(implementations, [(8, 4), (64, 4)], [FP32], budget_seconds=1000, clock=machine.clock)
+    beyond = ((1, "gemv"), (5, "flat"), (33, "library"))
+    found = tune(
+        implementations,
+        [(8, 4), (64, 4)],
+        [FP32],
+        budget_seconds=1000,
+        clock=machine.clock,
+        beyond=beyond,
+    )
     assert not found.measurements.unmeasured
     for n in (8, 64):
         costs = {

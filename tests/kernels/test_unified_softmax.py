@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from lapidist.kernels.attention import paged_attention
+from lapidist.kernels.cpu.attention import paged_attention as cpu_attention
 from lapidist.kernels.kv_cache import PagedKVCache
 from lapidist.kernels.paged_layout import PagedLayout
 from lapidist.kernels.softmax import LEAST_DENOMINATOR, Softmax, SoftmaxMode
@@ -274,16 +275,22 @@ def test_rows_computed_again_are_counted_exactly() -> None:
     assert count.item() == 3 * 21 * 3
 
 
-def test_only_the_rows_out_of_range_are_computed_again() -> None:
-    """They get the bits of mode online; the others keep the bits that they have without them."""
-    rows = Rows.of(distant(8, 3000, 3.0, torch.zeros(8)), heads=8, head_dim=64)
-    alone, recomputed = rows.attend(UNIFIED)
-    assert recomputed == 0
-    phi = torch.zeros(8)
-    phi[3], phi[6] = 150.0, -150.0
-    found, recomputed = rows.attend(UNIFIED, phi)
-    assert recomputed == 2
-    kept = phi == 0
-    assert torch.equal(found[kept], alone[kept])
-    online, _ = rows.attend(SoftmaxMode.ONLINE)
-    assert torch.equal(found[~kept], online[~kept])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("queries", "length"), [(1, 5), (1, 400), (1, 3000), (20, 400)])
+def test_the_modes_agree_to_the_last_bit(isa: str, queries: int, length: int, dtype: torch.dtype) -> None:
+    """Whatever is subtracted is rounded to a power of four, so that the modes' sums differ by an exact factor.
+
+    Of the six heads of a group two are out of the range of mode unified.
+    """
+    keys, values = (torch.randn(2, 1, 1, length, 64) * 3).to(dtype)
+    layout = PagedLayout.build([], [queries], [length], [[0]])
+    query = torch.randn(queries, 6, 64).to(dtype)
+    phi = torch.rand(6) * 40 - 20
+    phi[1], phi[4] = 150.0, -150.0
+    found = []
+    for mode, expected in ((SoftmaxMode.ONLINE, 0), (SoftmaxMode.LAZY, 0), (UNIFIED, 2 * queries)):
+        output, recomputed = cpu_attention(query, keys, values, layout, 0.1, None, None, Softmax(mode, phi))
+        assert recomputed == expected
+        found.append(output)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])

@@ -76,7 +76,7 @@ def print_regret(regret: Regret, goal: float) -> None:
 
 
 def describe(inflections: Inflections, order: tuple[str, ...]) -> str:
-    """In words, such as ``gemv, from 5 flat, from 33 library (M1 = 5, M2 = 33)``."""
+    """In words, such as ``gemv, from 7 flat_gemm, from 97 gemm (M1 = 7, M2 = 97)``."""
     words = ", ".join(name if start == 1 else f"from {start} {name}" for start, name in inflections)
     found = two_inflections(inflections, order)
     if found is None:
