@@ -23,13 +23,6 @@ constexpr float kLazyThreshold = 8.0f;              // lapidist.kernels.softmax.
 constexpr float kLeastDenominator = 0x1p-80f;       // lapidist.kernels.softmax.LEAST_DENOMINATOR
 constexpr float kLargestDenominator = 0x1p126f;     // above it the reciprocal is a denormal, which loses bits
 
-// What queries and keys, weights and values are multiplied as: pairs of bfloat16 where the processor has that product,
-// else floats.
-template <typename T>
-constexpr bool kInPairs = kHasBf16Dot && std::is_same_v<T, bfloat16>;
-template <typename T>
-using Factor = std::conditional_t<kInPairs<T>, bfloat16, float>;
-
 inline int padded(int head_dim) { return (head_dim + 31) / 32 * 32; }
 
 // Where the sum of channel c stands in a row of sums. Values are paired by interleaving the halves of 128-bit lanes, which

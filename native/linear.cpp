@@ -29,14 +29,9 @@ constexpr int64_t kFlatColumns = 256;                // 32 KiB of 16-bit weights
 constexpr int64_t kBlockRows = 192;                  // 48 KiB of sums
 constexpr int kTileOutputs = kVectors * kLanes;      // a panel has one to four tiles side by side
 
-template <typename T>
-constexpr bool kMultipliesPairs = kHasBf16Dot && std::is_same_v<T, bfloat16>;
 // bfloat16 is packed in pairs of columns on every processor, so that the format is one.
 template <typename T>
 constexpr int kPair = std::is_same_v<T, bfloat16> ? 2 : 1;
-// What x is multiplied as.
-template <typename T>
-using Factor = std::conditional_t<kMultipliesPairs<T>, bfloat16, float>;
 
 int64_t padded_columns(int64_t columns) { return (columns + 1) / 2 * 2; }
 
@@ -50,7 +45,7 @@ inline void multiply_tile(const Factor<T>* x, int64_t x_stride, const T* w, int6
         for (int v = 0; v < kVectors; ++v) acc[r][v] = load(sums + r * kPanel + v * kLanes);
     for (int64_t c = 0; c < columns; c += kPair<T>, w += kPair<T> * kPanel) {
         for (int v = ahead_begin; v < ahead_end; ++v) prefetch(w + ahead + v * kPair<T> * kLanes);
-        if constexpr (kMultipliesPairs<T>) {
+        if constexpr (kInPairs<T>) {
 #if defined(__AVX512BF16__)
             IntVector weight[kVectors];
             for (int v = 0; v < kVectors; ++v) std::memcpy(&weight[v], w + v * 2 * kLanes, sizeof(IntVector));

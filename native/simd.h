@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -34,6 +35,12 @@ struct bfloat16 {
 struct float16 {
     uint16_t bits;
 };
+
+// What numbers of a type are multiplied as: pairs of bfloat16 where the processor has that product, else floats.
+template <typename T>
+constexpr bool kInPairs = kHasBf16Dot && std::is_same_v<T, bfloat16>;
+template <typename T>
+using Factor = std::conditional_t<kInPairs<T>, bfloat16, float>;
 
 inline float to_float(float x) { return x; }
 inline float to_float(bfloat16 x) {

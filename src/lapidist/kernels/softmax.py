@@ -1,7 +1,7 @@
 """How attention keeps its exponentials in range.
 
 ``softmax(x) = exp(x - c) / sum(exp(x - c))`` for every ``c``. The three modes choose ``c`` differently and agree but
-for rounding:
+for rounding; on a CPU, where ``c`` is rounded to a power of four, to the last bit:
 
 - ``online``: ``c`` is the running maximum of the row; each new maximum rescales what was summed (Milakov and
   Gimelshein, 2018, arXiv 1805.02867).
