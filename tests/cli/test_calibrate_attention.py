@@ -2,47 +2,24 @@
 
 import json
 import shutil
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lapidist.bundled import TINY
-from lapidist.cli.main import main
 from lapidist.kernels.softmax import SoftmaxMode
 from lapidist.models.config import ModelConfig
 from tests.attention_checkpoints import HEADS, write_shifted_qwen2, write_wide_llama
+from tests.cli.command import Lapidist, command
 
 FAST = ["--tokens", "600", "--context", "140"]
-
-
-@dataclass
-class Result:
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-Lapidist = Callable[..., Result]
 
 
 @pytest.fixture
 def lapidist(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Lapidist:
     """Runs the ``lapidist`` command in this process."""
-    monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.setenv("COLUMNS", "120")
-
-    def run(*args: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["lapidist", *map(str, args)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        found = capsys.readouterr()
-        return Result(int(ended.value.code or 0), found.out, found.err)
-
-    return run
+    return command(monkeypatch, capsys)
 
 
 @pytest.fixture

@@ -1,9 +1,7 @@
 """``lapidist tune`` as a user types it, on a small checkpoint."""
 
+import importlib
 import json
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -11,24 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lapidist.cli.main import main
 from lapidist.cli.tune_report import describe
 from lapidist.kernels import dispatch_timing
 from lapidist.kernels.dispatch import Implementation, Inflections
 from lapidist.kernels.dispatch_storage import VARIABLE, load_table
+from tests.cli.command import Lapidist, command
 
 FAST = ["--budget", "20", "--max-rows", "6"]
 CPU = torch.device("cpu")
-
-
-@dataclass
-class Result:
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-Lapidist = Callable[..., Result]
 
 
 @pytest.fixture
@@ -43,24 +31,16 @@ def lapidist(
     table_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Lapidist:
     """Runs the ``lapidist`` command in this process; it keeps its table in a file of the test."""
-    monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.setenv("COLUMNS", "120")
     # Weights that come from memory take a while to write there.
     monkeypatch.setattr(dispatch_timing, "copy_count", lambda _: 3)
-
-    def run(*args: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["lapidist", *map(str, args)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        found = capsys.readouterr()
-        return Result(int(ended.value.code or 0), found.out, found.err)
-
-    return run
+    return command(monkeypatch, capsys)
 
 
 @pytest.fixture
 def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
     """PyTorch's products under the names of our kernels, so that every file of the command runs anywhere."""
+    # What takes the kernels' names when it is imported must not be imported for the first time with these in place.
+    importlib.import_module("lapidist.models.load")
 
     def library(x: Tensor, weight: Tensor, out: Tensor) -> None:
         out.copy_(F.linear(x, weight))
