@@ -159,7 +159,7 @@ def claims(rows: list[dict[str, Any]]) -> dict[str, bool]:
 def plot(rows: list[dict[str, Any]], file: Path) -> None:
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    figure, axes = plt.subplots(figsize=(8, 4.2), layout="constrained")
     for name in rows[0]["seconds"]:
         rates = [2 * row["length"] * KV_HEADS * HEAD_DIM * 2 / row["seconds"][name] / 1e9 for row in rows]
         axes.plot([row["length"] for row in rows], rates, marker="o", label=name)
@@ -167,7 +167,7 @@ def plot(rows: list[dict[str, Any]], file: Path) -> None:
     axes.plot([row["length"] for row in rows], read, color="gray", linestyle="--", label="pure read")
     axes.set(xscale="log", xlabel="tokens of context", ylabel="keys and values read, GB/s", ylim=0)
     axes.set_title("Decode attention, 32 query and 8 KV heads of 128, bf16")
-    axes.legend(loc="upper right", bbox_to_anchor=(1, 0.62), fontsize="small")
+    figure.legend(loc="outside right upper", fontsize="small")
     figure.savefig(file, dpi=150)
 
 

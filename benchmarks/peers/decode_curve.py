@@ -89,6 +89,9 @@ def plot(rows: list[dict[str, Any]], file: Path) -> None:
     axes.axhline(PAPER_BEST, color="gray", linestyle="--", label="the paper's best, on NVIDIA GPUs")
     axes.set(xscale="log", ylim=0, xlabel="tokens of context", ylabel="times Hugging Face generate")
     axes.set_title("Decode speed, llama-3.2-1b shape, bf16, two CPU cores")
+    contexts = sorted({row["context"] for row in rows})
+    axes.set_xticks(contexts, [f"{context:,}" for context in contexts])
+    axes.minorticks_off()
     axes.legend()
     figure.savefig(file, dpi=150)
 
