@@ -33,7 +33,7 @@ def test_rows_hold_the_queries(group: int, head_dim: int, dtype: torch.dtype, lo
 
 @pytest.mark.parametrize(
     ("group", "longest", "expected"),
-    [(4, 1, 1), (4, 5, 5), (4, 8, 8), (4, 9, 4), (1, 700, 16), (32, 2, 2), (128, 2, 1)],
+    [(4, 1, 1), (4, 5, 5), (4, 8, 8), (4, 9, 4), (1, 9, 9), (1, 700, 16), (32, 2, 2), (128, 2, 1)],
 )
 def test_few_queries(group: int, longest: int, expected: int) -> None:
     assert few_queries(group, longest) == expected

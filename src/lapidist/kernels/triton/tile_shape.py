@@ -38,7 +38,9 @@ def few_queries(group: int, max_query_length: int) -> int:
     Where no sequence has many, that is all of them; beside prompts it is as many as fit into the smallest tile.
     """
     most = max(1, min(_FEW_QUERIES, _ROWS_OF_FEW // group))
-    return max_query_length if max_query_length <= most else max(1, _LEAST_ROWS // group)
+    if max_query_length <= most:
+        return max_query_length
+    return min(max_query_length, max(1, _LEAST_ROWS // group))
 
 
 def tile_shape(
