@@ -7,10 +7,11 @@ import torch
 
 from lapidist.models.config_fields import ConfigFields
 from lapidist.models.families import FAMILIES, Family
+from lapidist.models.quantization_config import QuantizationConfig, read_quantization
 from lapidist.models.rope_config import RopeConfig
 from lapidist.models.rope_fields import read_rope
 from lapidist.models.shapes import shape_config
-from lapidist.models.softmax_config import QUANT_METHOD, SoftmaxConfig, read_softmax
+from lapidist.models.softmax_config import SoftmaxConfig, read_softmax
 
 CONFIG_FILE = "config.json"
 
@@ -42,6 +43,7 @@ class ModelConfig:
     norm_offset : added to the weights of norms: 1 for Gemma, else 0.
     sandwich_norms : attention and MLP have a norm behind them too (Gemma-2).
     attention_softmax : what ``lapidist calibrate-attention`` wrote, None if it never ran.
+    quantization : formats of a quantized checkpoint, None for floats.
     dtype : of the checkpoint; float32 if it does not say.
     """
 
@@ -69,6 +71,7 @@ class ModelConfig:
     norm_offset: float
     sandwich_norms: bool
     attention_softmax: SoftmaxConfig | None
+    quantization: QuantizationConfig | None
     rope: RopeConfig
     dtype: torch.dtype
     bos_token_id: int | None
@@ -128,6 +131,7 @@ class ModelConfig:
             norm_offset=1.0 if family.is_gemma else 0.0,
             sandwich_norms=family.is_gemma,
             attention_softmax=read_softmax(fields, num_layers, num_heads),
+            quantization=read_quantization(fields),
             rope=read_rope(fields, head_dim, context, family),
             dtype=_dtype(fields),
             bos_token_id=fields.optional_integer("bos_token_id", minimum=0),
@@ -146,13 +150,6 @@ def _family(fields: ConfigFields) -> tuple[str, Family]:
 
 
 def _reject_what_we_do_not_compute(fields: ConfigFields) -> None:
-    if fields.has("quantization_config"):
-        method = fields.section("quantization_config").text("quant_method", "unknown")
-        if method != QUANT_METHOD:
-            raise fields.error(
-                "quantization_config",
-                f"asks for quantization method {method!r}, which is not supported: use the unquantized checkpoint",
-            )
     if fields.boolean("use_bidirectional_attention"):
         raise fields.error("use_bidirectional_attention", "is true: only causal decoders are supported")
 

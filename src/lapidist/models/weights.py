@@ -49,9 +49,7 @@ class WeightFiles:
         CheckpointError : it is missing, has another shape, is not of floats, or holds NaN or infinity.
         """
         name, shape = part
-        if name not in self._files:
-            raise CheckpointError(f"{self._directory} has no tensor {name}: the checkpoint is incomplete")
-        file = self._files[name]
+        file = self._file(name)
         tensor = _tensor(file, name)
         if tuple(tensor.shape) != shape:
             raise CheckpointError(
@@ -71,6 +69,27 @@ class WeightFiles:
         # A new mapping, for the check has pulled all pages into the old one.
         return _tensor(file, name)
 
+    def exact(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """A tensor that must be of this very shape and dtype, mapped.
+
+        Raises
+        ------
+        CheckpointError : it is missing, is another, or holds NaN or infinity.
+        """
+        file = self._file(name)
+        tensor = _tensor(file, name)
+        if tuple(tensor.shape) != shape or tensor.dtype != dtype:
+            raise CheckpointError(
+                f"{file}: {name} is {_name(tensor.dtype)} {list(tensor.shape)} where {_name(dtype)} {list(shape)} "
+                "is expected: the checkpoint is damaged or of another format"
+            )
+        if dtype.is_floating_point and not _is_finite(tensor):
+            raise CheckpointError(
+                f"{file}: {name} contains NaN or infinity: the file is damaged, download it again"
+            )
+        self._read.add(name)
+        return tensor
+
     def stacked(self, parts: list[Part], dtype: torch.dtype, device: torch.device) -> Tensor:
         """A copy of one or several tensors, stacked along the first dimension, in ``dtype``.
 
@@ -89,6 +108,11 @@ class WeightFiles:
                     "load the model with dtype bfloat16 or float32"
                 )
         return stacked
+
+    def _file(self, name: str) -> Path:
+        if name not in self._files:
+            raise CheckpointError(f"{self._directory} has no tensor {name}: the checkpoint is incomplete")
+        return self._files[name]
 
     def warn_of_unread(self, expected: Collection[str] = ()) -> None:
         """Log that there are tensors, ``expected`` ones apart, that nobody read: something may be amiss."""
