@@ -5,12 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-Model = Annotated[
-    str,
-    typer.Argument(
-        help="Directory of a Hugging Face checkpoint, or 'tiny' for the bundled model.", metavar="MODEL"
-    ),
-]
+MODEL_HELP = "Directory of a Hugging Face checkpoint, or 'tiny' for the bundled model."
+Model = Annotated[str, typer.Argument(help=MODEL_HELP, metavar="MODEL")]
 Dtype = Annotated[
     str, typer.Option(help="auto (the checkpoint's), float32, bfloat16 or float16.", metavar="DTYPE")
 ]

@@ -27,6 +27,7 @@ class PagedKVCache:
         head_dim: int,
         dtype: torch.dtype,
         device: torch.device | str = "cpu",
+        bits: int = 16,
     ) -> None:
         self.num_pages = num_pages
         self.page_size = page_size

@@ -8,6 +8,7 @@ Three forms (QServe, arXiv 2405.04532, section 4.1), all per output channel with
 - 8 bits: ``W = scale * code``, the code a signed integer.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -50,10 +51,30 @@ class QuantizedWeight:
         return self.group_scales is not None
 
     @property
+    def parts(self) -> dict[str, Tensor]:
+        """All tensors by their names; the first dimension of each is the outputs."""
+        names = ("codes", "scales", "zeros", "group_scales", "group_zeros")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+    @property
     def byte_count(self) -> int:
         """Of all tensors."""
-        parts = (self.codes, self.scales, self.zeros, self.group_scales, self.group_zeros)
-        return sum(part.nbytes for part in parts if part is not None)
+        return sum(part.nbytes for part in self.parts.values())
+
+    def split(self, sizes: Sequence[int]) -> "list[QuantizedWeight]":
+        """Weights of so many outputs each."""
+        pieces = zip(*(part.split(list(sizes)) for part in self.parts.values()), strict=True)
+        return [self._with(dict(zip(self.parts, piece, strict=True))) for piece in pieces]
+
+    @staticmethod
+    def stacked(weights: "Sequence[QuantizedWeight]") -> "QuantizedWeight":
+        """One weight of the outputs of several, which share inputs and form."""
+        first = weights[0]
+        parts = {name: torch.cat([weight.parts[name] for weight in weights]) for name in first.parts}
+        return first._with(parts)
+
+    def _with(self, parts: dict[str, Tensor]) -> "QuantizedWeight":
+        return QuantizedWeight(self.bits, self.in_features, **parts)
 
     def unpacked_codes(self) -> Tensor:
         """``[out_features, in_features]``: uint8 from 0 to 15, or int8."""

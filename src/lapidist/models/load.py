@@ -10,17 +10,21 @@ from lapidist.kernels.dispatch_storage import load_table
 from lapidist.kernels.embedding import Embedding
 from lapidist.kernels.linear import Linear
 from lapidist.kernels.norm import RMSNorm
+from lapidist.kernels.quantized_linear import QuantizedLinear, WeightOnlyLinear
 from lapidist.kernels.softmax import SoftmaxMode
 from lapidist.models.config import DTYPES, ModelConfig
-from lapidist.models.decoder import Decoder, DecoderWeights, Layer
+from lapidist.models.decoder import Decoder, DecoderWeights
 from lapidist.models.families import FAMILIES
+from lapidist.models.layer import Layer, Projection
+from lapidist.models.quantization_config import QuantizationConfig, WeightFormat
+from lapidist.models.quantized_tensors import read_quantized
 from lapidist.models.weights import Part, WeightFiles
 
 _EMBEDDING = "model.embed_tokens.weight"
 _LM_HEAD = "lm_head.weight"
 
-# The name of a projection and how many features it gives.
-_Projection = tuple[str, int]
+# The name of a matrix and how many features it gives.
+_Matrix = tuple[str, int]
 
 
 def load_decoder(
@@ -93,6 +97,7 @@ class _Loader:
         self._device = device
         self._table = load_table(device, [each.name for each in IMPLEMENTATIONS])
         self._fused = FAMILIES[config.architecture].fused_weights
+        self._quantization = config.quantization or QuantizationConfig("none")
 
     def decoder(self, softmax_mode: SoftmaxMode | None) -> Decoder:
         config = self._config
@@ -101,14 +106,16 @@ class _Loader:
         weights = DecoderWeights(
             embed=self._embedding(lm_head),
             lm_head=lm_head,
-            layers=tuple(self._layer(f"model.layers.{index}.") for index in range(config.num_layers)),
+            layers=tuple(self._layer(index) for index in range(config.num_layers)),
             final_norm=self._norm("model.norm"),
         )
         self._files.warn_of_unread([_LM_HEAD] if config.tie_embeddings else [])
-        return Decoder(config, weights, self._dtype, self._device, softmax_mode)
+        return Decoder(
+            config, weights, self._dtype, self._device, softmax_mode, kv_bits=self._quantization.kv_bits
+        )
 
-    def _layer(self, prefix: str) -> Layer:
-        config = self._config
+    def _layer(self, index: int) -> Layer:
+        config, prefix = self._config, f"model.layers.{index}."
         hidden, query = config.hidden_size, config.num_heads * config.head_dim
         key_value, intermediate = config.num_kv_heads * config.head_dim, config.intermediate_size
         attention, mlp = f"{prefix}self_attn.", f"{prefix}mlp."
@@ -131,12 +138,27 @@ class _Loader:
             gate_up=self._linear(gate_up, hidden, config.mlp_bias),
             down=self._linear([(f"{mlp}down_proj", hidden)], intermediate, config.mlp_bias),
             post_mlp_norm=self._norm(f"{prefix}post_feedforward_layernorm") if sandwich else None,
+            window=config.sliding_windows[index],
         )
 
-    def _linear(self, names: list[_Projection], columns: int, has_bias: bool = False) -> Linear:
-        weight = self._matrix([(f"{name}.weight", (rows, columns)) for name, rows in names])
-        biases: list[Part] = [(f"{name}.bias", (rows,)) for name, rows in names]
-        return Linear(weight, self._copy(biases) if has_bias else None, self._table)
+    def _linear(self, matrices: list[_Matrix], columns: int, has_bias: bool = False) -> Projection:
+        biases: list[Part] = [(f"{name}.bias", (rows,)) for name, rows in matrices]
+        bias = self._copy(biases) if has_bias else None
+        return self._projection(matrices, columns, bias, self._quantization.weights)
+
+    def _projection(
+        self, matrices: list[_Matrix], columns: int, bias: Tensor | None, format: WeightFormat
+    ) -> Projection:
+        if format.is_float:
+            weight = self._matrix([(f"{name}.weight", (rows, columns)) for name, rows in matrices])
+            return Linear(weight, bias, self._table)
+        if self._device.type != "cpu":
+            raise ValueError(
+                f"quantized weights run on the CPU so far, not on {self._device}: use device cpu"
+            )
+        quantized = read_quantized(self._files, matrices, columns, format)
+        kind = QuantizedLinear if self._quantization.activation_bits == 8 else WeightOnlyLinear
+        return kind(quantized, bias, self._dtype)
 
     def _matrix(self, parts: list[Part]) -> Tensor:
         """A weight for ``Linear``. Packing copies it, so that a single tensor can come from the mapped file."""
@@ -163,13 +185,14 @@ class _Loader:
     def _vector(self, name: str, length: int) -> Tensor:
         return self._copy([(f"{name}.weight", (length,))])
 
-    def _lm_head(self) -> Linear:
+    def _lm_head(self) -> Projection:
         name = _EMBEDDING if self._config.tie_embeddings else _LM_HEAD
-        return Linear(self._matrix([self._vocabulary(name)]), table=self._table)
+        matrices = [(name.removesuffix(".weight"), self._config.vocab_size)]
+        return self._projection(matrices, self._config.hidden_size, None, self._quantization.lm_head)
 
-    def _embedding(self, lm_head: Linear) -> Embedding:
+    def _embedding(self, lm_head: Projection) -> Embedding:
         """The head's weight if the two are tied and it can be read; on a CPU mapped from the file."""
-        if self._config.tie_embeddings and not lm_head.is_packed:
+        if self._config.tie_embeddings and isinstance(lm_head, Linear) and not lm_head.is_packed:
             return Embedding(lm_head.weight, self._dtype)
         table = self._vocabulary(_EMBEDDING)
         on_cpu = self._device.type == "cpu"

@@ -24,6 +24,7 @@ from lapidist.models.errors import CheckpointError
 from lapidist.models.quantization_config import WeightFormat
 from lapidist.models.weights import WeightFiles
 
+_STORED_NAMES = {"codes": "qweight"}
 _LARGEST_GROUP_SCALE = 17  # from 18 on, a code times the scale would not fit into a byte
 
 
@@ -50,14 +51,7 @@ def tensor_specs(
 
 def tensors_of(name: str, weight: QuantizedWeight) -> dict[str, Tensor]:
     """The tensors to store a weight in, by their full names."""
-    parts = {
-        "qweight": weight.codes,
-        "scales": weight.scales,
-        "zeros": weight.zeros,
-        "group_scales": weight.group_scales,
-        "group_zeros": weight.group_zeros,
-    }
-    return {f"{name}.{part}": tensor for part, tensor in parts.items() if tensor is not None}
+    return {f"{name}.{_STORED_NAMES.get(part, part)}": tensor for part, tensor in weight.parts.items()}
 
 
 def read_quantized(

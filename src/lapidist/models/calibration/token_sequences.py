@@ -38,7 +38,7 @@ def token_sequences(
     """
     if tokens < _FEWEST:
         raise ValueError(f"tokens must be at least {_FEWEST}, got {tokens}")
-    stream = _stream(tokenizer, texts, tokens)
+    stream = token_stream(tokenizer, texts, tokens)
     if len(stream) < _FEWEST:
         raise ValueError(f"the calibration text has {len(stream)} tokens: give at least {_FEWEST}")
     if max(stream) >= vocab_size:
@@ -46,13 +46,14 @@ def token_sequences(
             f"tokenizer.json gives token id {max(stream)}, and the model has {vocab_size}: it is another model's"
         )
     cut = len(stream) - round(HELD_OUT_SHARE * len(stream))
-    opening = _opening(tokenizer)
+    opening = opening_tokens(tokenizer)
     return TokenSequences(
         list(_sequences(stream[:cut], context, opening)), list(_sequences(stream[cut:], context, opening))
     )
 
 
-def _stream(tokenizer: Tokenizer, texts: Iterable[str], tokens: int) -> list[int]:
+def token_stream(tokenizer: Tokenizer, texts: Iterable[str], tokens: int) -> list[int]:
+    """The first ``tokens`` tokens of the documents, which follow one another; fewer if the text has fewer."""
     found: list[int] = []
     for text in texts:
         for start in range(0, len(text), _SLICE_CHARACTERS):
@@ -63,7 +64,8 @@ def _stream(tokenizer: Tokenizer, texts: Iterable[str], tokens: int) -> list[int
     return found
 
 
-def _opening(tokenizer: Tokenizer) -> list[int]:
+def opening_tokens(tokenizer: Tokenizer) -> list[int]:
+    """The beginning-of-text token, if the tokenizer sets one before every prompt."""
     first = tokenizer.encode("")[:1]
     return first if first == [tokenizer.bos_token_id] else []
 

@@ -1,0 +1,147 @@
+"""One layer after another over the calibration sequences, by the same kernels that serve the model."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from lapidist.kernels.kv_cache import PagedKVCache
+from lapidist.kernels.linear import Linear
+from lapidist.kernels.norm import RMSNorm
+from lapidist.kernels.paged_layout import PagedLayout
+from lapidist.kernels.softmax import Softmax
+from lapidist.models.config import ModelConfig
+from lapidist.models.layer import Layer, LayerStep, Projection, run_layer
+from lapidist.models.rope import RotaryEmbedding
+from lapidist.quantization.block import BlockWeights
+from lapidist.quantization.statistics import InputStatistics, KeyStatistics
+
+# The projections of a layer, by the fields of ``BlockWeights`` that lie in each side by side.
+PROJECTIONS = {"qkv": ("q", "k", "v"), "o": ("o",), "gate_up": ("gate", "up"), "down": ("down",)}
+
+_PAGE_SIZE = 16
+_TOKENS_AT_ONCE = 4096
+
+
+class Observed:
+    """A projection whose inputs somebody sees."""
+
+    def __init__(self, projection: Projection, see: Callable[[Tensor], None]) -> None:
+        self._projection = projection
+        self._see = see
+
+    def __call__(self, x: Tensor) -> Tensor:
+        self._see(x)
+        return self._projection(x)
+
+
+def stacked_weight(block: BlockWeights, projection: str) -> Tensor:
+    return torch.cat([getattr(block, field) for field in PROJECTIONS[projection]])
+
+
+def stacked_bias(block: BlockWeights, projection: str) -> Tensor | None:
+    biases = [getattr(block, f"{field}_bias") for field in PROJECTIONS[projection]]
+    return None if biases[0] is None else torch.cat(biases)
+
+
+def make_layer(
+    config: ModelConfig, index: int, block: BlockWeights, project: Callable[[str], Projection]
+) -> Layer:
+    """A layer whose projections ``project`` makes, by their names in ``PROJECTIONS``."""
+
+    def norm(weight: Tensor) -> RMSNorm:
+        return RMSNorm(weight, config.norm_eps)
+
+    qk_norm = None
+    if block.q_norm is not None and block.k_norm is not None:
+        heads = (block.q_norm.expand(config.num_heads, -1), block.k_norm.expand(config.num_kv_heads, -1))
+        qk_norm = norm(torch.cat(heads))
+    post_attention, post_mlp = block.post_attention_norm, block.post_mlp_norm
+    return Layer(
+        input_norm=norm(block.input_norm),
+        qkv=project("qkv"),
+        qk_norm=qk_norm,
+        o=project("o"),
+        post_attention_norm=None if post_attention is None else norm(post_attention),
+        pre_mlp_norm=norm(block.pre_mlp_norm),
+        gate_up=project("gate_up"),
+        down=project("down"),
+        post_mlp_norm=None if post_mlp is None else norm(post_mlp),
+        window=config.sliding_windows[index],
+    )
+
+
+class LayerRun:
+    """Runs layers over sequences of one length.
+
+    Parameters
+    ----------
+    sequences, length : of the calibration tokens.
+    """
+
+    def __init__(self, config: ModelConfig, sequences: int, length: int, dtype: torch.dtype) -> None:
+        self._config = config
+        self._length = length
+        self._dtype = dtype
+        self._at_once = min(sequences, max(1, _TOKENS_AT_ONCE // length))
+        self._pages = -(-length // _PAGE_SIZE)
+        self._cos_sin = self._rotation()
+
+    def observe(
+        self,
+        index: int,
+        block: BlockWeights,
+        hidden: Tensor,
+        inputs: dict[str, InputStatistics],
+        keys: KeyStatistics,
+    ) -> None:
+        """Show the activations of a layer of floats to the statistics; ``hidden`` stays as it is.
+
+        Parameters
+        ----------
+        hidden : ``[sequences, length, hidden_size]``, what the layer gets.
+        """
+
+        def project(name: str) -> Observed:
+            bias = stacked_bias(block, name)
+            weight = stacked_weight(block, name).to(self._dtype)
+            return Observed(Linear(weight, None if bias is None else bias.to(self._dtype)), inputs[name])
+
+        layer = make_layer(self._config, index, block, project)
+        cache = self._cache(16)
+        for part in hidden.split(self._at_once):
+            self._run(layer, part.clone(), cache, keys)
+
+    def advance(self, layer: Layer, hidden: Tensor, kv_bits: int) -> None:
+        """Replace ``hidden`` by what the layer makes of it."""
+        cache = self._cache(kv_bits)
+        for part in hidden.split(self._at_once):
+            self._run(layer, part, cache)
+
+    def _run(
+        self, layer: Layer, hidden: Tensor, cache: PagedKVCache, observe: KeyStatistics | None = None
+    ) -> None:
+        sequences, length = len(hidden), self._length
+        pages = [range(first * self._pages, (first + 1) * self._pages) for first in range(sequences)]
+        slots = [own[0] * _PAGE_SIZE + position for own in pages for position in range(length)]
+        layout = PagedLayout.build(
+            slots,
+            [length] * sequences,
+            [length] * sequences,
+            [list(own) for own in pages],
+            torch.device("cpu"),
+        )
+        cos, sin = (part[: sequences * length] for part in self._cos_sin)
+        step = LayerStep(self._config, (cos, sin), layout, cache, 0, Softmax(), observe)
+        run_layer(layer, hidden.view(sequences * length, -1), step)
+
+    def _cache(self, bits: int) -> PagedKVCache:
+        config, pages = self._config, self._at_once * self._pages
+        shape = (1, pages, _PAGE_SIZE, config.num_kv_heads, config.head_dim)
+        return PagedKVCache(*shape, self._dtype, bits=bits)
+
+    def _rotation(self) -> tuple[Tensor, Tensor]:
+        positions = torch.arange(self._length).repeat(self._at_once)
+        lengths = torch.full_like(positions, self._length)
+        rope = RotaryEmbedding(self._config.rope, torch.device("cpu"))
+        return rope.cos_sin(positions, lengths, self._dtype)

@@ -1,0 +1,54 @@
+"""What is kept of the activations that flow through a layer while it runs over the calibration text."""
+
+import torch
+from torch import Tensor
+
+from lapidist.kernels.kv_cache import PagedKVCache
+from lapidist.kernels.paged_layout import PagedLayout
+
+
+class InputStatistics:
+    """Of the inputs ``[tokens, channels]`` of a linear layer.
+
+    Attributes
+    ----------
+    maxima : float32 ``[channels]``, the largest magnitude of each channel.
+    hessian : float32 ``[channels, channels]``, ``X^T X`` over all tokens; None if it was not asked for.
+    """
+
+    def __init__(self, channels: int, with_hessian: bool, sample_every: int) -> None:
+        self._every = sample_every
+        self._samples: list[Tensor] = []
+        self._seen = 0
+        self.maxima = torch.zeros(channels)
+        self.hessian = torch.zeros(channels, channels) if with_hessian else None
+
+    def __call__(self, x: Tensor) -> None:
+        x = x.float()
+        self.maxima = self.maxima.maximum(x.abs().amax(0))
+        # Every n-th token, counted over all calls.
+        self._samples.append(x[-self._seen % self._every :: self._every].clone())
+        self._seen += len(x)
+        if self.hessian is not None:
+            self.hessian.addmm_(x.T, x)
+
+    @property
+    def samples(self) -> Tensor:
+        """float32 ``[tokens / sample_every, channels]``."""
+        return torch.cat(self._samples)
+
+
+class KeyStatistics:
+    """Of keys after rotary embedding.
+
+    Attributes
+    ----------
+    maxima : float32 ``[num_kv_heads, head_dim]``, the largest magnitude of each channel.
+    """
+
+    def __init__(self, num_kv_heads: int, head_dim: int) -> None:
+        self.maxima = torch.zeros(num_kv_heads, head_dim)
+
+    def __call__(self, _query: Tensor, cache: PagedKVCache, layout: PagedLayout) -> None:
+        page, slot = layout.slots // cache.page_size, layout.slots % cache.page_size
+        self.maxima = self.maxima.maximum(cache.keys[0][page, :, slot].float().abs().amax(0))
