@@ -53,6 +53,31 @@ inline IntVector dot_bytes(IntVector acc, IntVector unsigned_bytes, IntVector si
 #endif
 }
 
+// Bytes, one in a lane.
+inline IntVector widen(const uint8_t* p) {
+#if defined(__AVX512F__)
+    return reinterpret_cast<IntVector>(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+#elif defined(__AVX2__)
+    return reinterpret_cast<IntVector>(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+#else
+    IntVector v;
+    for (int i = 0; i < kLanes; ++i) v[i] = p[i];
+    return v;
+#endif
+}
+
+inline IntVector widen(const int8_t* p) {
+#if defined(__AVX512F__)
+    return reinterpret_cast<IntVector>(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+#elif defined(__AVX2__)
+    return reinterpret_cast<IntVector>(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+#else
+    IntVector v;
+    for (int i = 0; i < kLanes; ++i) v[i] = p[i];
+    return v;
+#endif
+}
+
 // Four neighbouring bytes in every lane.
 inline IntVector splat_bytes(const int8_t* p) {
     int32_t bytes;

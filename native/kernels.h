@@ -162,4 +162,49 @@ struct QuantizedLinearCall {
 // y = x W^T + b of integers with scales.
 void quantized_linear(const QuantizedLinearCall& call);
 
+// Rows as integers: x = code * scale, the scale the row's largest magnitude / 127.
+struct QuantizedRowsOut {
+    int8_t* codes;  // [rows, codes_stride], zeros beyond the columns
+    int64_t codes_stride;
+    float* scales;  // [rows]; NaN, with zeros for codes, where a row is not finite
+    int32_t* sums;  // [rows, groups] of the codes of 128 columns each
+};
+
+struct QuantizeRowsCall {
+    Type type;
+    const void* x;  // [rows, columns], rows x_stride elements apart
+    int64_t x_stride;
+    QuantizedRowsOut out;
+    int64_t rows, columns;
+    int threads;
+};
+
+void quantize_rows(const QuantizeRowsCall& call);
+
+struct QuantizedNormCall {
+    Type type;
+    const void* x;  // [rows, columns], rows x_stride elements apart
+    int64_t x_stride;
+    const float* weight;  // [columns]
+    QuantizedRowsOut out;
+    int64_t rows, columns;
+    float eps;
+    int threads;
+};
+
+void rms_norm_quantized(const QuantizedNormCall& call);
+
+struct QuantizedSiluCall {
+    Type type;
+    const void* gate_up;  // [rows, 2 * columns]
+    QuantizedRowsOut out;
+    int64_t rows, columns;
+    int threads;
+};
+
+void silu_multiply_quantized(const QuantizedSiluCall& call);
+
+// Does 12 * kLanes * 4 multiplications of bytes and as many additions in each round, in registers.
+int64_t vnni_peak(int64_t rounds, int threads);
+
 }  // namespace lapidist

@@ -2,10 +2,9 @@
 // the scales: exact, whatever the processor, the number of rows and of threads.
 //
 // Packed, the weights of 64 outputs form a panel, which is read from front to back in one stream:
-//   - kGroups4: zeros of the groups as int8, pairs of groups: [ceil(groups / 2), 64, 2];
 //   - the columns in steps: 8 columns of 4 bits [64, 4], low nibbles columns 0 to 3 of the step and high nibbles 4 to 7, or
 //     4 columns of 8 bits [64, 4] with 128 added: a 32-bit lane is one output. kGroups4: after each group of 128 columns
-//     its scales as uint8 [64];
+//     its scales as uint8 [64] and its zeros as int8 [64];
 //   - as floats, [64] each: scales; zeros for kChannel4; biases.
 // Columns are padded with zeros to a multiple of 8, outputs to one of 64.
 //
@@ -16,6 +15,7 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <numeric>
 #include <type_traits>
 
 #include "int8_dot.h"
@@ -28,6 +28,7 @@ namespace {
 
 constexpr int kPanel = kPanelOutputs;
 constexpr int kStepBytes = 4 * kPanel;
+constexpr int kGroupBytes = 2 * kPanel;
 constexpr int kVectors = kLanes == 16 ? 4 : 2;        // vectors of outputs in a tile
 constexpr int kTileRows = kLanes == 16 ? 6 : 4;
 constexpr int kTileOutputs = kVectors * kLanes;
@@ -45,18 +46,11 @@ int64_t group_count(int64_t columns) { return (columns + kGroupColumns - 1) / kG
 struct PanelLayout {
     PanelLayout(WeightForm form, int64_t columns)
         : groups(has_groups(form) ? group_count(columns) : 0),
-          pairs((groups + 1) / 2),
-          codes(pairs * 2 * kPanel),
-          floats(codes + padded_columns(columns) / step_columns(form) * kStepBytes + groups * kPanel),
+          floats(padded_columns(columns) / step_columns(form) * kStepBytes + groups * kGroupBytes),
           bytes(floats + (form == WeightForm::kChannel4 ? 3 : 2) * kPanel * 4) {}
 
-    const int64_t groups, pairs;
-    const int64_t codes, floats, bytes;
+    const int64_t groups, floats, bytes;
 };
-
-typedef uint8_t ByteLanes __attribute__((vector_size(kLanes)));
-typedef int8_t BytePairs __attribute__((vector_size(2 * kLanes)));
-typedef int16_t WordPairs __attribute__((vector_size(4 * kLanes)));
 
 template <typename T, typename P>
 inline T read(const P* p) {
@@ -69,56 +63,71 @@ inline IntVector add(IntVector a, IntVector b) {
     return reinterpret_cast<IntVector>(reinterpret_cast<WordVector>(a) + reinterpret_cast<WordVector>(b));
 }
 
-// totals[r] += x[r] . w for a tile of kRows rows and kTileOutputs outputs over some steps. With groups the steps are one
-// group, whose scales follow them. Meanwhile vectors `ahead_begin` to `ahead_end` of the weights `ahead` bytes further on
-// are fetched.
+// A tile's rows of the activations' codes from some column on, and the sums of the group that begins there.
+struct TileRows {
+    const int8_t* codes;
+    int64_t codes_stride;
+    const int32_t* sums;
+    int64_t sums_stride;
+};
+
+// acc[r][v] += x[r] . w over some steps. Meanwhile vectors `ahead_begin` to `ahead_end` of the weights kAhead bytes further
+// on are fetched.
 template <WeightForm kForm, int kRows>
-inline void multiply_tile(const int8_t* x, int64_t x_stride, const uint8_t* w, int64_t steps, const uint8_t* scales,
-                          int32_t* totals, int64_t ahead, int ahead_begin, int ahead_end) {
-    constexpr int kMost = kForm == WeightForm::kChannel8 ? 255 : 15;
-    IntVector acc[kRows][kVectors];
-    for (int r = 0; r < kRows; ++r)
-        for (int v = 0; v < kVectors; ++v) acc[r][v] = has_groups(kForm) ? IntVector{} : read<IntVector>(totals + r * kPanel + v * kLanes);
-    const auto multiply = [&](const IntVector (&weight)[kVectors], int64_t column) {
+__attribute__((always_inline)) inline void multiply_steps(IntVector (&acc)[kRows][kVectors], const TileRows& x, const uint8_t* w, int64_t steps, int ahead_begin, int ahead_end) {
+    const auto multiply = [&](const IntVector (&weight)[kVectors], const int8_t* codes) {
+#pragma GCC unroll 8
         for (int r = 0; r < kRows; ++r) {
-            const IntVector factor = splat_bytes(x + r * x_stride + column);
-            for (int v = 0; v < kVectors; ++v) acc[r][v] = dot_bytes<kMost>(acc[r][v], weight[v], factor);
+            const IntVector factor = splat_bytes(codes + r * x.codes_stride);
+#pragma GCC unroll 8
+            for (int v = 0; v < kVectors; ++v) acc[r][v] = dot_bytes<kForm == WeightForm::kChannel8 ? 255 : 15>(acc[r][v], weight[v], factor);
         }
     };
-    for (int64_t s = 0; s < steps; ++s, w += kStepBytes, x += step_columns(kForm)) {
-        for (int v = ahead_begin; v < ahead_end; ++v) prefetch(w + ahead + v * 4 * kLanes);
+    const int8_t* codes = x.codes;
+    for (int64_t s = 0; s < steps; ++s, w += kStepBytes, codes += step_columns(kForm)) {
+        for (int v = ahead_begin; v < ahead_end; ++v) prefetch(w + kAhead + v * 4 * kLanes);
         IntVector weight[kVectors];
         if constexpr (kForm == WeightForm::kChannel8) {
+#pragma GCC unroll 8
             for (int v = 0; v < kVectors; ++v) weight[v] = read<IntVector>(w + v * 4 * kLanes);
-            multiply(weight, 0);
+            multiply(weight, codes);
         } else {
+#pragma GCC unroll 8
             for (int v = 0; v < kVectors; ++v) weight[v] = read<IntVector>(w + v * 4 * kLanes) & 0x0f0f0f0f;
-            multiply(weight, 0);
+            multiply(weight, codes);
+#pragma GCC unroll 8
             for (int v = 0; v < kVectors; ++v) weight[v] = read<IntVector>(w + v * 4 * kLanes) >> 4 & 0x0f0f0f0f;
-            multiply(weight, 4);
+            multiply(weight, codes + 4);
         }
-    }
-    for (int v = 0; v < kVectors; ++v) {
-        if constexpr (has_groups(kForm)) {
-            const IntVector scale = __builtin_convertvector(read<ByteLanes>(scales + v * kLanes), IntVector);
-            for (int r = 0; r < kRows; ++r) acc[r][v] = add(read<IntVector>(totals + r * kPanel + v * kLanes), acc[r][v] * scale);
-        }
-        for (int r = 0; r < kRows; ++r) std::memcpy(totals + r * kPanel + v * kLanes, &acc[r][v], sizeof(IntVector));
     }
 }
 
-// totals[r] = sum over the groups of x[r] * zero, for pairs of groups.
-template <int kRows>
-inline void multiply_zeros(const int32_t* x, int64_t pairs, const uint8_t* zeros, int32_t* totals) {
-    IntVector acc[kRows][kVectors] = {};
-    for (int64_t p = 0; p < pairs; ++p, zeros += 2 * kPanel) {
-        for (int v = 0; v < kVectors; ++v) {
-            const WordPairs zero = __builtin_convertvector(read<BytePairs>(zeros + v * 2 * kLanes), WordPairs);
-            for (int r = 0; r < kRows; ++r) acc[r][v] = dot_words(acc[r][v], IntVector{} + x[r * pairs + p], reinterpret_cast<IntVector>(zero));
-        }
-    }
+// totals[r] += x[r] . w for a tile of kRows rows and kTileOutputs outputs over some steps: with groups, those of one, whose
+// parameters follow them.
+template <WeightForm kForm, int kRows>
+inline void multiply_tile(const TileRows& x, const uint8_t* w, int64_t steps, const uint8_t* parameters, int32_t* totals, int ahead_begin,
+                          int ahead_end) {
+    IntVector acc[kRows][kVectors];
+#pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r)
-        for (int v = 0; v < kVectors; ++v) std::memcpy(totals + r * kPanel + v * kLanes, &acc[r][v], sizeof(IntVector));
+#pragma GCC unroll 8
+        for (int v = 0; v < kVectors; ++v) acc[r][v] = has_groups(kForm) ? IntVector{} : read<IntVector>(totals + r * kPanel + v * kLanes);
+    multiply_steps<kForm>(acc, x, w, steps, ahead_begin, ahead_end);
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) {
+        if constexpr (has_groups(kForm)) {
+            const IntVector scale = widen(parameters + v * kLanes);
+            const IntVector zero = widen(reinterpret_cast<const int8_t*>(parameters + kPanel) + v * kLanes);
+#pragma GCC unroll 8
+            for (int r = 0; r < kRows; ++r) {
+                const IntVector total = add(read<IntVector>(totals + r * kPanel + v * kLanes), acc[r][v] * scale);
+                // Both fit into 16 bits; the upper halves of the lanes must add nothing.
+                acc[r][v] = dot_words(total, IntVector{} + x.sums[r * x.sums_stride], -zero & 0xffff);
+            }
+        }
+#pragma GCC unroll 8
+        for (int r = 0; r < kRows; ++r) std::memcpy(totals + r * kPanel + v * kLanes, &acc[r][v], sizeof(IntVector));
+    }
 }
 
 // Calls run(first row, number of rows as a constant, number of the tile, tiles) for tiles of like size.
@@ -147,7 +156,6 @@ class QuantizedLinear {
     explicit QuantizedLinear(const QuantizedLinearCall& call) : call_(call), layout_(kForm, call.columns) {}
 
     void run() {
-        sum_rows();
         const int64_t panels = (call_.outputs + kPanel - 1) / kPanel;
         const int64_t row_blocks = (call_.rows + kBlockRows - 1) / kBlockRows;
         const int threads = std::max(1, call_.threads);
@@ -161,69 +169,51 @@ class QuantizedLinear {
     }
 
   private:
-    // What zeros are multiplied by: minus the sums of a row's groups, in pairs of 16 bits, or the sum of the row.
-    void sum_rows() {
-        static thread_local Scratch scratch;
-        const int64_t groups = group_count(call_.columns), per_row = has_groups(kForm) ? layout_.pairs : 1;
-        int32_t* sums = scratch.reserve<int32_t>(call_.rows * per_row);
-        for (int64_t r = 0; r < call_.rows; ++r) {
-            const int32_t* from = call_.x_sums + r * groups;
-            if constexpr (has_groups(kForm)) {
-                for (int64_t p = 0; p < layout_.pairs; ++p) {
-                    const uint32_t first = -from[2 * p], second = 2 * p + 1 < groups ? -from[2 * p + 1] : 0;
-                    sums[r * per_row + p] = static_cast<int32_t>(second << 16 | (first & 0xffffu));
-                }
-            } else {
-                sums[r] = 0;
-                for (int64_t g = 0; g < groups; ++g) sums[r] += from[g];
-            }
-        }
-        row_sums_ = sums;
-    }
-
     void block(int64_t panel, int64_t row, int32_t* totals) const {
         const int64_t rows = std::min(kBlockRows, call_.rows - row);
         const uint8_t* weight = static_cast<const uint8_t*>(call_.weight) + panel * layout_.bytes;
-        begin(weight, row, rows, totals);
+        std::fill(totals, totals + rows * kPanel, 0);
         const int64_t all_steps = padded_columns(call_.columns) / step_columns(kForm);
         const int64_t pass_steps = has_groups(kForm) ? kGroupColumns / step_columns(kForm) : kPassSteps;
-        const uint8_t* w = weight + layout_.codes;
+        const uint8_t* w = weight;
         for (int64_t step = 0; step < all_steps; step += pass_steps) {
             const int64_t steps = std::min(pass_steps, all_steps - step);
-            const int8_t* x = call_.x + row * call_.x_stride + step * step_columns(kForm);
+            const int64_t column = step * step_columns(kForm), groups = group_count(call_.columns);
+            const TileRows x{call_.x + row * call_.x_stride + column, call_.x_stride, call_.x_sums + row * groups + column / kGroupColumns, groups};
             pass(x, w, steps, rows, totals, row == 0);
-            w += steps * kStepBytes + (has_groups(kForm) ? kPanel : 0);
+            w += steps * kStepBytes + (has_groups(kForm) ? kGroupBytes : 0);
         }
         write(weight + layout_.floats, panel * kPanel, row, rows, totals);
     }
 
-    void begin(const uint8_t* zeros, int64_t row, int64_t rows, int32_t* totals) const {
-        if constexpr (has_groups(kForm)) {
-            for_each_tile(rows, [&](int64_t r, auto size, int64_t, int64_t) {
-                for (int o = 0; o < kPanel; o += kTileOutputs)
-                    multiply_zeros<decltype(size)::value>(row_sums_ + (row + r) * layout_.pairs, layout_.pairs, zeros + 2 * o, totals + r * kPanel + o);
-            });
-        } else {
-            std::fill(totals, totals + rows * kPanel, 0);
-        }
-    }
-
     // Some steps, for all rows. The fetching of weights is spread over the tiles of rows: the memory works also while
     // later tiles are multiplied by weights that are in the cache, where they are after the first block of rows.
-    void pass(const int8_t* x, const uint8_t* w, int64_t steps, int64_t rows, int32_t* totals, bool is_first) const {
+    void pass(const TileRows& x, const uint8_t* w, int64_t steps, int64_t rows, int32_t* totals, bool is_first) const {
+        const uint8_t* parameters = w + steps * kStepBytes;
         for_each_tile(rows, [&](int64_t r, auto size, int64_t tile, int64_t tiles) {
+            const TileRows tile_rows{x.codes + r * x.codes_stride, x.codes_stride, x.sums + r * x.sums_stride, x.sums_stride};
             const int begin = is_first ? kVectors * tile / tiles : 0, end = is_first ? kVectors * (tile + 1) / tiles : 0;
             for (int o = 0; o < kPanel; o += kTileOutputs)
-                multiply_tile<kForm, decltype(size)::value>(x + r * call_.x_stride, call_.x_stride, w + 4 * o, steps,
-                                                            w + steps * kStepBytes + o, totals + r * kPanel + o, kAhead, begin, end);
+                multiply_tile<kForm, decltype(size)::value>(tile_rows, w + 4 * o, steps, parameters + o, totals + r * kPanel + o, begin, end);
         });
+        if (has_groups(kForm) && is_first) fetch(parameters + kAhead, kGroupBytes);
+    }
+
+    static void fetch(const uint8_t* from, int64_t bytes) {
+        for (int64_t i = 0; i < bytes; i += 64) prefetch(from + i);
+    }
+
+    int32_t row_sum(int64_t row) const {
+        const int64_t groups = group_count(call_.columns);
+        return std::accumulate(call_.x_sums + row * groups, call_.x_sums + (row + 1) * groups, 0);
     }
 
     void write(const uint8_t* floats, int64_t first, int64_t row, int64_t rows, int32_t* totals) const {
+        if (row == 0) fetch(floats + kAhead, layout_.bytes - layout_.floats);
         for (int64_t r = 0; r < rows; ++r) {
             int32_t* total = totals + r * kPanel;
             if constexpr (kForm == WeightForm::kChannel8)
-                for (int o = 0; o < kPanel; ++o) total[o] = static_cast<int32_t>(uint32_t(total[o]) - 128u * uint32_t(row_sums_[row + r]));
+                for (uint32_t offset = 128u * row_sum(row + r), o = 0; o < kPanel; ++o) total[o] = static_cast<uint32_t>(total[o]) - offset;
             if (call_.sums) {
                 std::copy_n(total, std::min<int64_t>(kPanel, call_.outputs - first), call_.sums + (row + r) * call_.outputs + first);
                 continue;
@@ -246,7 +236,7 @@ class QuantizedLinear {
         T* y = static_cast<T*>(call_.y) + row * call_.outputs + first;
         for (int o = 0; o < kPanel; o += kLanes) {
             FloatVector value = __builtin_convertvector(read<IntVector>(total + o), FloatVector) * load(scales + o);
-            if constexpr (kForm == WeightForm::kChannel4) value -= static_cast<float>(row_sums_[row]) * load(zeros + o);
+            if constexpr (kForm == WeightForm::kChannel4) value -= static_cast<float>(row_sum(row)) * load(zeros + o);
             store((count == kPanel ? y : values) + o, value * call_.x_scales[row] + load(biases + o));
         }
         if (count < kPanel) std::copy_n(values, count, y);
@@ -254,7 +244,6 @@ class QuantizedLinear {
 
     const QuantizedLinearCall& call_;
     const PanelLayout layout_;
-    const int32_t* row_sums_ = nullptr;
 };
 
 // The weights of one panel as bytes, in the order of the steps.
@@ -289,9 +278,10 @@ class PanelPacker {
 
     void place_group(int64_t o, int64_t group) {
         const int64_t from = (first_ + o) * layout_.groups + group;
-        panel_[(group / 2 * kPanel + o) * 2 + group % 2] = call_.group_zeros[from];
-        const int64_t steps_before = std::min((group + 1) * kGroupColumns, padded_columns(call_.columns)) / step_columns(call_.form);
-        panel_[layout_.codes + steps_before * kStepBytes + group * kPanel + o] = call_.group_scales[from];
+        const int64_t steps = std::min((group + 1) * kGroupColumns, padded_columns(call_.columns)) / step_columns(call_.form);
+        uint8_t* parameters = panel_ + steps * kStepBytes + group * kGroupBytes + o;
+        parameters[0] = call_.group_scales[from];
+        parameters[kPanel] = call_.group_zeros[from];
     }
 
     void place_floats(int64_t o) {
@@ -303,7 +293,7 @@ class PanelPacker {
 
     uint8_t* step_at(int64_t step) const {
         const int64_t groups_before = layout_.groups ? step * step_columns(call_.form) / kGroupColumns : 0;
-        return panel_ + layout_.codes + step * kStepBytes + groups_before * kPanel;
+        return panel_ + step * kStepBytes + groups_before * kGroupBytes;
     }
 
     const QuantizedPackCall& call_;
