@@ -1,35 +1,15 @@
 // Normalization, rotary embedding and the gated activation: one pass over memory each, float32 inside.
 #include <omp.h>
 
-#include <algorithm>
-#include <cmath>
-
+#include "element_wise.h"
 #include "kernels.h"
-#include "simd.h"
 
 namespace lapidist {
 namespace {
 
-// Below so many elements waking the other threads costs more than it saves.
-constexpr int64_t kParallelElements = 1 << 15;
-
-int threads_for(int64_t elements, int threads) { return elements < kParallelElements ? 1 : std::max(1, threads); }
-
-// Calls vector(i) for whole vectors and scalar(i) for the rest of `count` elements.
-template <typename Vector, typename Scalar>
-inline void for_each(int64_t count, Vector vector, Scalar scalar) {
-    int64_t i = 0;
-    for (; i + kLanes <= count; i += kLanes) vector(i);
-    for (; i < count; ++i) scalar(i);
-}
-
 template <typename T>
 void normalize_row(const T* x, const float* weight, T* y, int64_t columns, float eps) {
-    FloatVector squares{};
-    float rest = 0;
-    for_each(columns, [&](int64_t i) { const FloatVector v = load(x + i); squares += v * v; },
-             [&](int64_t i) { rest += to_float(x[i]) * to_float(x[i]); });
-    const float factor = 1.0f / std::sqrt((horizontal_sum(squares) + rest) / columns + eps);
+    const float factor = norm_factor(x, columns, eps);
     for_each(columns, [&](int64_t i) { store(y + i, load(x + i) * factor * load(weight + i)); },
              [&](int64_t i) { from_float(to_float(x[i]) * factor * weight[i], y + i); });
 }
@@ -80,7 +60,6 @@ void activate(const SiluCall& call) {
         const T* gate = static_cast<const T*>(call.gate_up) + token * 2 * call.columns;
         const T* up = gate + call.columns;
         T* y = static_cast<T*>(call.y) + token * call.columns;
-        const auto silu = [](FloatVector x) { return x / (1.0f + exp2(x * -1.44269504f)); };
         for_each(call.columns, [&](int64_t i) { store(y + i, silu(load(gate + i)) * load(up + i)); },
                  [&](int64_t i) { from_float(silu(splat(to_float(gate[i])))[0] * to_float(up[i]), y + i); });
     }

@@ -122,4 +122,89 @@ void silu_multiply(const SiluCall& call);
 // Sums `bytes` bytes of memory as 32-bit floats: what reading costs when nothing is computed.
 double read_memory(const void* data, int64_t bytes, int threads);
 
+// Of lapidist.kernels.quantized_weight.QuantizedWeight: 4 bits in groups of columns, 4 bits, 8 bits.
+enum class WeightForm { kGroups4 = 0, kChannel4 = 1, kChannel8 = 2 };
+
+constexpr int kGroupColumns = 128;
+
+// Of the packed weights of 64 outputs, see quantized_linear.cpp.
+int64_t quantized_panel_bytes(WeightForm form, int64_t columns);
+
+struct QuantizedPackCall {
+    WeightForm form;
+    const uint8_t* codes;         // [outputs, ceil(columns / 2)], or the bits of int8 [outputs, columns]
+    const float* scales;          // [outputs]
+    const float* zeros;           // [outputs], for kChannel4
+    const uint8_t* group_scales;  // [outputs, groups], for kGroups4
+    const int8_t* group_zeros;    // the same
+    const float* bias;            // [outputs] or null
+    void* packed;                 // [ceil(outputs / 64), quantized_panel_bytes]
+    int64_t columns, outputs;
+    int threads;
+};
+
+void pack_quantized_weight(const QuantizedPackCall& call);
+
+struct QuantizedLinearCall {
+    WeightForm form;
+    Type type;              // of y
+    const int8_t* x;        // [rows, columns rounded up to a multiple of 8], zeros beyond the columns; none is -128
+    int64_t x_stride;
+    const float* x_scales;  // [rows]
+    const int32_t* x_sums;  // [rows, groups], of the codes x
+    const void* weight;     // packed
+    void* y;                // [rows, outputs]
+    int32_t* sums;          // null; else it gets the integers, before any scale, and y nothing
+    int64_t rows, columns, outputs;
+    int threads;
+};
+
+// y = x W^T + b of integers with scales.
+void quantized_linear(const QuantizedLinearCall& call);
+
+// Rows as integers: x = code * scale, the scale the row's largest magnitude / 127.
+struct QuantizedRowsOut {
+    int8_t* codes;  // [rows, codes_stride], zeros beyond the columns
+    int64_t codes_stride;
+    float* scales;  // [rows]; NaN, with zeros for codes, where a row is not finite
+    int32_t* sums;  // [rows, groups] of the codes of 128 columns each
+};
+
+struct QuantizeRowsCall {
+    Type type;
+    const void* x;  // [rows, columns], rows x_stride elements apart
+    int64_t x_stride;
+    QuantizedRowsOut out;
+    int64_t rows, columns;
+    int threads;
+};
+
+void quantize_rows(const QuantizeRowsCall& call);
+
+struct QuantizedNormCall {
+    Type type;
+    const void* x;  // [rows, columns], rows x_stride elements apart
+    int64_t x_stride;
+    const float* weight;  // [columns]
+    QuantizedRowsOut out;
+    int64_t rows, columns;
+    float eps;
+    int threads;
+};
+
+void rms_norm_quantized(const QuantizedNormCall& call);
+
+struct QuantizedSiluCall {
+    Type type;
+    const void* gate_up;  // [rows, 2 * columns]
+    QuantizedRowsOut out;
+    int64_t rows, columns;
+    int threads;
+};
+
+void silu_multiply_quantized(const QuantizedSiluCall& call);
+
+// Does 12 * kLanes * 4 multiplications of bytes and as many additions in each round, in registers.
+int64_t vnni_peak(int64_t rounds, int threads);
+
 }  // namespace lapidist

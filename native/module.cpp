@@ -1,4 +1,7 @@
 // Python bindings. Tensors are addresses; nothing here keeps the interpreter's lock while it computes.
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
@@ -22,6 +25,14 @@ T* pointer(uintptr_t address) {
     return reinterpret_cast<T*>(address);
 }
 
+#if defined(__x86_64__)
+// Not every compiler's __builtin_cpu_supports knows it.
+bool has_avx_vnni() {
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 4);
+}
+#endif
+
 // The builds of this library that the processor and the operating system can run, best first.
 std::vector<std::string> supported() {
     std::vector<std::string> names;
@@ -30,8 +41,11 @@ std::vector<std::string> supported() {
     const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
     const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-    if (avx512 && __builtin_cpu_supports("avx512bf16")) names.push_back("avx512_bf16");
+    const bool avx512_vnni = avx512 && __builtin_cpu_supports("avx512vnni");
+    if (avx512_vnni && __builtin_cpu_supports("avx512bf16")) names.push_back("avx512_bf16");
+    if (avx512_vnni) names.push_back("avx512_vnni");
     if (avx512) names.push_back("avx512");
+    if (avx2 && has_avx_vnni()) names.push_back("avx_vnni");
     if (avx2) names.push_back("avx2");
 #endif
     names.push_back("portable");
@@ -102,6 +116,69 @@ double bind_read_memory(uintptr_t data, int64_t bytes, int threads) {
     return read_memory(pointer<const void>(data), bytes, threads);
 }
 
+void bind_pack_quantized(int form, uintptr_t codes, uintptr_t scales, uintptr_t zeros, uintptr_t group_scales, uintptr_t group_zeros,
+                         uintptr_t bias, uintptr_t packed, int64_t columns, int64_t outputs, int threads) {
+    const QuantizedPackCall call{static_cast<WeightForm>(form), pointer<const uint8_t>(codes), pointer<const float>(scales),
+                                 pointer<const float>(zeros), pointer<const uint8_t>(group_scales), pointer<const int8_t>(group_zeros),
+                                 pointer<const float>(bias), pointer<void>(packed), columns, outputs, threads};
+    nb::gil_scoped_release release;
+    pack_quantized_weight(call);
+}
+
+void bind_quantized_linear(int form, int type, uintptr_t x, int64_t x_stride, uintptr_t x_scales, uintptr_t x_sums, uintptr_t weight,
+                           uintptr_t y, uintptr_t sums, int64_t rows, int64_t columns, int64_t outputs, int threads) {
+    const QuantizedLinearCall call{static_cast<WeightForm>(form), static_cast<Type>(type), pointer<const int8_t>(x), x_stride,
+                                   pointer<const float>(x_scales), pointer<const int32_t>(x_sums), pointer<const void>(weight),
+                                   pointer<void>(y), pointer<int32_t>(sums), rows, columns, outputs, threads};
+    nb::gil_scoped_release release;
+    quantized_linear(call);
+}
+
+QuantizedRowsOut rows_out(uintptr_t codes, int64_t codes_stride, uintptr_t scales, uintptr_t sums) {
+    return {pointer<int8_t>(codes), codes_stride, pointer<float>(scales), pointer<int32_t>(sums)};
+}
+
+void bind_quantize_rows(int type, uintptr_t x, int64_t x_stride, uintptr_t codes, int64_t codes_stride, uintptr_t scales, uintptr_t sums,
+                        int64_t rows, int64_t columns, int threads) {
+    const QuantizeRowsCall call{static_cast<Type>(type), pointer<const void>(x), x_stride, rows_out(codes, codes_stride, scales, sums),
+                                rows, columns, threads};
+    nb::gil_scoped_release release;
+    quantize_rows(call);
+}
+
+void bind_rms_norm_quantized(int type, uintptr_t x, int64_t x_stride, uintptr_t weight, float eps, uintptr_t codes, int64_t codes_stride,
+                             uintptr_t scales, uintptr_t sums, int64_t rows, int64_t columns, int threads) {
+    const QuantizedNormCall call{static_cast<Type>(type), pointer<const void>(x), x_stride, pointer<const float>(weight),
+                                 rows_out(codes, codes_stride, scales, sums), rows, columns, eps, threads};
+    nb::gil_scoped_release release;
+    rms_norm_quantized(call);
+}
+
+void bind_silu_multiply_quantized(int type, uintptr_t gate_up, uintptr_t codes, int64_t codes_stride, uintptr_t scales, uintptr_t sums,
+                                  int64_t rows, int64_t columns, int threads) {
+    const QuantizedSiluCall call{static_cast<Type>(type), pointer<const void>(gate_up), rows_out(codes, codes_stride, scales, sums), rows,
+                                 columns, threads};
+    nb::gil_scoped_release release;
+    silu_multiply_quantized(call);
+}
+
+void define_quantized(nb::module_& m) {
+    m.def("quantized_panel_bytes", [](int form, int64_t columns) { return quantized_panel_bytes(static_cast<WeightForm>(form), columns); },
+          "form"_a, "columns"_a);
+    m.def("pack_quantized_weight", &bind_pack_quantized, "form"_a, "codes"_a, "scales"_a, "zeros"_a, "group_scales"_a, "group_zeros"_a,
+          "bias"_a, "packed"_a, "columns"_a, "outputs"_a, "threads"_a);
+    m.def("quantized_linear", &bind_quantized_linear, "form"_a, "type"_a, "x"_a, "x_stride"_a, "x_scales"_a, "x_sums"_a, "weight"_a, "y"_a,
+          "sums"_a, "rows"_a, "columns"_a, "outputs"_a, "threads"_a);
+    m.def("quantize_rows", &bind_quantize_rows, "type"_a, "x"_a, "x_stride"_a, "codes"_a, "codes_stride"_a, "scales"_a, "sums"_a, "rows"_a,
+          "columns"_a, "threads"_a);
+    m.def("rms_norm_quantized", &bind_rms_norm_quantized, "type"_a, "x"_a, "x_stride"_a, "weight"_a, "eps"_a, "codes"_a, "codes_stride"_a,
+          "scales"_a, "sums"_a, "rows"_a, "columns"_a, "threads"_a);
+    m.def("silu_multiply_quantized", &bind_silu_multiply_quantized, "type"_a, "gate_up"_a, "codes"_a, "codes_stride"_a, "scales"_a,
+          "sums"_a, "rows"_a, "columns"_a, "threads"_a);
+    m.def("vnni_peak", [](int64_t rounds, int threads) { nb::gil_scoped_release release; return vnni_peak(rounds, threads); }, "rounds"_a,
+          "threads"_a);
+}
+
 }  // namespace
 }  // namespace lapidist
 
@@ -127,5 +204,6 @@ NB_MODULE(LAPIDIST_MODULE, m) {
     m.def("rope", &bind_rope, "type"_a, "x"_a, "token_stride"_a, "cos"_a, "sin"_a, "tokens"_a, "heads"_a, "head_dim"_a,
           "rotary_dim"_a, "threads"_a);
     m.def("silu_multiply", &bind_silu_multiply, "type"_a, "gate_up"_a, "y"_a, "tokens"_a, "columns"_a, "threads"_a);
+    define_quantized(m);
     m.def("read_memory", &bind_read_memory, "data"_a, "bytes"_a, "threads"_a);
 }

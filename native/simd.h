@@ -28,6 +28,7 @@ constexpr bool kHasBf16Dot = false;
 
 typedef float FloatVector __attribute__((vector_size(4 * kLanes)));
 typedef int32_t IntVector __attribute__((vector_size(4 * kLanes)));
+typedef uint32_t WordVector __attribute__((vector_size(4 * kLanes)));
 
 struct bfloat16 {
     uint16_t bits;

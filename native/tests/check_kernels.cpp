@@ -224,6 +224,125 @@ void check_linear() {
     }
 }
 
+template <typename T>
+std::vector<T> integers(size_t count, int least, int most) {
+    std::vector<T> values(count);
+    for (T& value : values) value = static_cast<T>(draw(least, most));
+    return values;
+}
+
+// A quantized weight of any form, and what its integers are.
+struct IntegerWeight {
+    const WeightForm form = static_cast<WeightForm>(draw(0, 2));
+    const int64_t columns = pick({draw(1, 30), draw(100, 300), 128, 256}), outputs = draw(1, 150);
+    const int64_t groups = (columns + 127) / 128, row_bytes = form == WeightForm::kChannel8 ? columns : (columns + 1) / 2;
+    const std::vector<uint8_t> codes = integers<uint8_t>(outputs * row_bytes, 0, 255);
+    const std::vector<uint8_t> group_scales = integers<uint8_t>(form == WeightForm::kGroups4 ? outputs * groups : 0, 1, 16);
+    const std::vector<int8_t> group_zeros = integers<int8_t>(group_scales.size(), -128, 127);
+    const std::vector<float> scales = normal<float>(outputs), bias = normal<float>(outputs);
+    const std::vector<float> zeros = normal<float>(form == WeightForm::kChannel4 ? outputs : 0);
+
+    std::vector<uint8_t> packed(int threads) const {
+        std::vector<uint8_t> packed((outputs + 63) / 64 * quantized_panel_bytes(form, columns), 0xff);
+        pack_quantized_weight({form, codes.data(), scales.data(), zeros.data(), group_scales.data(), group_zeros.data(), bias.data(),
+                               packed.data(), columns, outputs, threads});
+        return packed;
+    }
+
+    int integer(int64_t output, int64_t column) const {
+        if (form == WeightForm::kChannel8) return static_cast<int8_t>(codes[output * columns + column]);
+        const int code = codes[output * row_bytes + column / 2] >> column % 2 * 4 & 15;
+        const int64_t group = output * groups + column / 128;
+        return form == WeightForm::kGroups4 ? code * group_scales[group] - group_zeros[group] : code;
+    }
+};
+
+// Rows of integers, and the memory they are written to.
+struct IntegerRows {
+    IntegerRows(int64_t rows, int64_t columns)
+        : stride((columns + 7) / 8 * 8 + draw(0, 20)), groups((columns + 127) / 128), codes(rows * stride, 99), scales(rows, -1), sums(rows * groups, -1) {}
+
+    QuantizedRowsOut out() { return {codes.data(), stride, scales.data(), sums.data()}; }
+
+    const int64_t stride, groups;
+    std::vector<int8_t> codes;
+    std::vector<float> scales;
+    std::vector<int32_t> sums;
+};
+
+void check_rows(const IntegerRows& found, const std::vector<double>& expected, int64_t columns) {
+    for (size_t r = 0; r < found.scales.size(); ++r) {
+        std::vector<int32_t> sums(found.groups);
+        for (int64_t c = 0; c < found.stride; ++c) {
+            const int code = found.codes[r * found.stride + c];
+            if (c < columns) {
+                sums[c / 128] += code;
+                expect_close("quantized row", double{code} * found.scales[r], expected[r * columns + c], found.scales[r] * 0.501);
+            } else {
+                expect_close("code beyond the columns", code, 0, 0);
+            }
+        }
+        for (int64_t g = 0; g < found.groups; ++g) expect_close("sum of codes", found.sums[r * found.groups + g], sums[g], 0);
+    }
+}
+
+template <typename T>
+void check_quantized_rows() {
+    const int64_t rows = draw(0, 9), columns = pick({draw(1, 40), draw(100, 300)}), stride = columns + draw(0, 3);
+    const int threads = draw(1, 3);
+    IntegerRows plain(rows, columns), norm(rows, columns), silu(rows, columns);
+    const std::vector<T> x = normal<T>(rows ? (rows - 1) * stride + columns : 0), gate_up = normal<T>(rows * 2 * columns);
+    const std::vector<float> weight = normal<float>(columns);
+    quantize_rows({type_of<T>(), x.data(), stride, plain.out(), rows, columns, threads});
+    rms_norm_quantized({type_of<T>(), x.data(), stride, weight.data(), norm.out(), rows, columns, 1e-5f, threads});
+    silu_multiply_quantized({type_of<T>(), gate_up.data(), silu.out(), rows, columns, threads});
+    std::vector<double> copied, normalized, activated;
+    for (int64_t r = 0; r < rows; ++r) {
+        double squares = 0;
+        for (int64_t c = 0; c < columns; ++c) squares += std::pow(to_float(x[r * stride + c]), 2.0);
+        for (int64_t c = 0; c < columns; ++c) {
+            const double gate = to_float(gate_up[r * 2 * columns + c]), up = to_float(gate_up[(r * 2 + 1) * columns + c]);
+            copied.push_back(to_float(x[r * stride + c]));
+            normalized.push_back(copied.back() / std::sqrt(squares / columns + 1e-5) * weight[c]);
+            activated.push_back(gate / (1 + std::exp(-gate)) * up);
+        }
+    }
+    check_rows(plain, copied, columns);
+    check_rows(norm, normalized, columns);
+    check_rows(silu, activated, columns);
+}
+
+template <typename T>
+void check_quantized_linear() {
+    const IntegerWeight weight;
+    const int64_t rows = draw(0, 1) ? draw(1, 20) : draw(0, 400), columns = weight.columns, outputs = weight.outputs;
+    const int threads = draw(1, 3);
+    const std::vector<uint8_t> packed = weight.packed(threads);
+    IntegerRows x(rows, columns);
+    const std::vector<T> given = normal<T>(rows * columns);
+    quantize_rows({type_of<T>(), given.data(), columns, x.out(), rows, columns, threads});
+    std::vector<T> y = nans<T>(rows * outputs);
+    std::vector<int32_t> sums(rows * outputs, -1);
+    QuantizedLinearCall call{weight.form, type_of<T>(), x.codes.data(), x.stride, x.scales.data(), x.sums.data(), packed.data(),
+                             y.data(), nullptr, rows, columns, outputs, threads};
+    quantized_linear(call);
+    call.sums = sums.data();
+    quantized_linear(call);
+    for (int64_t r = 0; r < rows; ++r) {
+        const int64_t row_sum = std::accumulate(&x.sums[r * x.groups], &x.sums[(r + 1) * x.groups], int64_t{0});
+        for (int64_t o = 0; o < outputs; o += draw(1, 3)) {
+            int64_t sum = 0;
+            for (int64_t c = 0; c < columns; ++c) sum += int64_t{x.codes[r * x.stride + c]} * weight.integer(o, c);
+            expect_close("integers", sums[r * outputs + o], static_cast<double>(sum), 0);
+            const double product = double{weight.scales[o]} * sum * x.scales[r];
+            const double zero = weight.zeros.empty() ? 0 : double{weight.zeros[o]} * row_sum * x.scales[r];
+            const double size = std::fabs(product) + std::fabs(zero) + std::fabs(weight.bias[o]);
+            const double expected = product - zero + weight.bias[o];
+            expect_close("quantized linear", to_float(y[r * outputs + o]), expected, tolerance<T>() * std::fabs(expected) + 1e-6 * size);
+        }
+    }
+}
+
 void check_exp2() {
     for (int i = 0; i < 10000; ++i) {
         const float x = std::uniform_real_distribution<float>(-126, 128)(generator);
@@ -243,6 +362,8 @@ void check_all(int rounds) {
     for (int i = 0; i < rounds; ++i) {
         check_attention<T>();
         check_linear<T>();
+        check_quantized_rows<T>();
+        check_quantized_linear<T>();
     }
 }
 
@@ -260,6 +381,7 @@ int main(int argc, char** argv) {
     check_all<float16>(rounds);
     std::vector<float> memory = normal<float>(20011);
     read_memory(memory.data(), memory.size() * 4, 2);
+    vnni_peak(10, 2);
     advise_huge_pages(memory.data(), memory.size() * 4);
     std::printf("%d differences\n", failures);
     return failures > 0;

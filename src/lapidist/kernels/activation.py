@@ -6,6 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lapidist.kernels.cpu import element_wise
+from lapidist.kernels.cpu import quantized_rows as cpu_quantized
+from lapidist.kernels.quantized_rows import QuantizedRows, quantize_rows
 
 # By their names in Hugging Face configurations; the argument may be overwritten.
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -27,3 +29,24 @@ def gated_activation(gate_up: Tensor, activation: str) -> Tensor:
         return element_wise.silu_multiply(gate_up)
     gate, up = gate_up.chunk(2, dim=-1)
     return ACTIVATIONS[activation](gate).mul_(up)
+
+
+def quantized_gated_activation(gate_up: Tensor, activation: str) -> QuantizedRows:
+    """``activation(gate) * up`` computed in float32 and quantized row by row, whatever the type of ``gate_up``.
+
+    Parameters
+    ----------
+    gate_up : ``[tokens, 2 * intermediate]``, the gate first.
+    activation : a key of ``ACTIVATIONS``; ``silu`` takes one pass over memory.
+
+    Raises
+    ------
+    ValueError, TypeError : as of ``quantize_rows``.
+    """
+    cpu_quantized.check(gate_up)
+    if activation == "silu":
+        out = QuantizedRows.empty(len(gate_up), gate_up.shape[1] // 2)
+        cpu_quantized.silu_multiply(gate_up, out.codes, out.scales, out.sums)
+        return out
+    gate, up = gate_up.float().chunk(2, dim=-1)
+    return quantize_rows(ACTIVATIONS[activation](gate).mul(up))

@@ -4,6 +4,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lapidist.kernels.cpu import element_wise
+from lapidist.kernels.cpu import quantized_rows as cpu_quantized
+from lapidist.kernels.quantized_rows import QuantizedRows
 
 
 class RMSNorm:
@@ -25,3 +27,15 @@ class RMSNorm:
         if x.device.type == "cpu":
             return element_wise.rms_norm(x, self.weight, self.eps)
         return F.rms_norm(x.float(), x.shape[-1:], None, self.eps).mul_(self.weight).to(x.dtype)
+
+    def quantized(self, x: Tensor) -> QuantizedRows:
+        """What ``quantize_rows`` makes of the normalized rows ``[tokens, columns]`` in float32: they are not rounded to
+        the type of x in between.
+
+        Raises
+        ------
+        ValueError, TypeError : as of ``quantize_rows``.
+        """
+        out = QuantizedRows.empty(*x.shape)
+        cpu_quantized.rms_norm(x, self.weight, self.eps, out.codes, out.scales, out.sums)
+        return out

@@ -3,11 +3,34 @@
 import torch
 from torch import Tensor
 
+from lapidist.kernels.quantized_weight import QuantizedWeight
+
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``x W^T + b``: ``[rows, in_features]`` to ``[rows, out_features]``."""
     y = x.double() @ weight.double().T
     return y if bias is None else y + bias.double()
+
+
+def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Codes int8 ``[rows, columns]`` and scales float32 ``[rows]``: ``max|x| / 127``, and no subnormal number."""
+    scales = (x.float().abs().amax(1) / 127).clamp(min=torch.finfo(torch.float32).tiny)
+    return (x.float() / scales[:, None]).round().to(torch.int8), scales
+
+
+def quantized_sums(codes: Tensor, weight: QuantizedWeight) -> Tensor:
+    """int64 ``[rows, out_features]``: codes ``[rows, in_features]`` times the integers of the weight."""
+    return codes.long() @ weight.integers().long().T
+
+
+def quantized_linear(
+    codes: Tensor, scales: Tensor, weight: QuantizedWeight, bias: Tensor | None = None
+) -> Tensor:
+    """``x W^T + b`` of what the integers stand for."""
+    exact = weight.integers().double() * weight.scales.double()[:, None]
+    if weight.zeros is not None:
+        exact -= weight.zeros.double()[:, None]
+    return linear(codes.double() * scales.double()[:, None], exact, bias)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, offset: float = 0.0) -> Tensor:

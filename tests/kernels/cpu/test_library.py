@@ -9,7 +9,7 @@ import pytest
 from lapidist.kernels.cpu import library
 from lapidist.kernels.cpu.library import NativeLibraryError, native
 
-BUILDS = ["avx512_bf16", "avx512", "avx2", "portable"]
+BUILDS = ["avx512_bf16", "avx512_vnni", "avx512", "avx_vnni", "avx2", "portable"]
 
 
 @pytest.fixture(autouse=True)

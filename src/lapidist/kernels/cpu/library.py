@@ -1,6 +1,7 @@
 """The native library: the best of its builds that this processor can run.
 
-``LAPIDIST_ISA`` names another build (``portable``, ``avx2``, ``avx512``, ``avx512_bf16``), for tests and comparisons.
+``LAPIDIST_ISA`` names another build, for tests and comparisons: ``portable``, ``avx2``, ``avx_vnni``, ``avx512``,
+``avx512_vnni`` or ``avx512_bf16``.
 """
 
 import os
