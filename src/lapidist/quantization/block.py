@@ -36,7 +36,7 @@ class BlockWeights:
     post_attention_norm: Tensor | None = None
     post_mlp_norm: Tensor | None = None
 
-    def with_(self, **changes: Tensor | None) -> "BlockWeights":
+    def with_(self, **changes: Any) -> "BlockWeights":
         """A copy in which some tensors are others."""
         return replace(self, **changes)
 
