@@ -1,4 +1,4 @@
-"""Reading a JSON file of a checkpoint."""
+"""Reading and writing a JSON file of a checkpoint."""
 
 import json
 from pathlib import Path
@@ -25,3 +25,7 @@ def read_json_object(file: Path) -> dict[str, Any]:
             f"{file} must hold a JSON object, not {type(found).__name__}: download it again"
         )
     return found
+
+
+def write_json(file: Path, content: dict[str, Any]) -> None:
+    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,7 +1,6 @@
 """Checkpoints of random weights: the speed of a public shape without its weights."""
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -12,8 +11,9 @@ import torch
 
 from lapidist.models.checkpoint_tensors import TensorSpec, checkpoint_tensors
 from lapidist.models.errors import CheckpointError
+from lapidist.models.json_file import write_json
 from lapidist.models.random_tokenizer import byte_tokenizer, special_tokens, tokenizer_config
-from lapidist.models.safetensors_shards import Shard, assign_shards, shard_index, write_shard
+from lapidist.models.safetensors_shards import assign_shards, write_shards
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 _BLOCK_ELEMENTS = 1 << 24  # generated in float32 at a time
@@ -61,9 +61,10 @@ def write_random_checkpoint(
     temporary = out_dir.with_name(f".{out_dir.name}.{os.getpid()}.tmp")
     try:
         temporary.mkdir()
-        _write_weights(
-            temporary, shards, _weights(config, seed), lambda written: progress(written, total_bytes)
-        )
+        written_bytes = 0
+        for block_bytes in write_shards(temporary, shards, _weights(config, seed)):
+            written_bytes += block_bytes
+            progress(written_bytes, total_bytes)
         _write_metadata(temporary, config)
         _move_into_place(temporary, out_dir)
     except OSError as error:
@@ -89,34 +90,15 @@ def _weights(config: dict[str, Any], seed: int) -> Callable[[TensorSpec], Iterat
     return blocks
 
 
-def _write_weights(
-    folder: Path,
-    shards: list[Shard],
-    weights: Callable[[TensorSpec], Iterator[torch.Tensor]],
-    progress: Callable[[int], None],
-) -> None:
-    written = 0
-    for shard in shards:
-        for block_bytes in write_shard(folder / shard.file_name, shard, weights):
-            written += block_bytes
-            progress(written)
-    if len(shards) > 1:
-        _write_json(folder / "model.safetensors.index.json", shard_index(shards))
-
-
 def _write_metadata(folder: Path, config: dict[str, Any]) -> None:
     specials = special_tokens(config)
-    _write_json(folder / "config.json", config)
-    _write_json(
+    write_json(folder / "config.json", config)
+    write_json(
         folder / "generation_config.json",
         {key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if key in config},
     )
-    _write_json(folder / "tokenizer_config.json", tokenizer_config(config))
+    write_json(folder / "tokenizer_config.json", tokenizer_config(config))
     byte_tokenizer(config["vocab_size"], specials).save(str(folder / "tokenizer.json"))
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _check_destination(out_dir: Path, total_bytes: int, force: bool) -> None:

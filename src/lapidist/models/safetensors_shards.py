@@ -13,8 +13,9 @@ from typing import Any
 import torch
 
 from lapidist.models.checkpoint_tensors import TensorSpec
-
-_DTYPE_NAMES = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32"}
+from lapidist.models.json_file import write_json
+from lapidist.models.safetensors_header import DTYPE_NAMES
+from lapidist.models.weights import INDEX_FILE
 
 
 @dataclass(frozen=True)
@@ -42,16 +43,17 @@ def assign_shards(tensors: list[TensorSpec], dtype: torch.dtype, max_shard_bytes
         files[-1].append(tensor)
         filled_bytes += tensor_bytes
     return [
-        Shard(_file_name(number, len(files)), dtype, tuple(held))
+        Shard(shard_file_name(number, len(files)), dtype, tuple(held))
         for number, held in enumerate(files, start=1)
     ]
 
 
-def _file_name(number: int, files: int) -> str:
+def shard_file_name(number: int, files: int) -> str:
+    """Of file ``number``, from 1, out of so many."""
     return "model.safetensors" if files == 1 else f"model-{number:05d}-of-{files:05d}.safetensors"
 
 
-def shard_index(shards: list[Shard]) -> dict[str, Any]:
+def _shard_index(shards: list[Shard]) -> dict[str, Any]:
     """The content of ``model.safetensors.index.json``."""
     return {
         "metadata": {"total_size": sum(shard.byte_count for shard in shards)},
@@ -59,15 +61,24 @@ def shard_index(shards: list[Shard]) -> dict[str, Any]:
     }
 
 
-def write_shard(
-    path: Path, shard: Shard, values: Callable[[TensorSpec], Iterator[torch.Tensor]]
+def write_shards(
+    folder: Path, shards: list[Shard], values: Callable[[TensorSpec], Iterator[torch.Tensor]]
 ) -> Iterator[int]:
-    """Write one file and yield the bytes of each block written.
+    """Write all files, and their index if they are several; yield the bytes of each block written.
 
     Parameters
     ----------
     values : from a tensor to its elements in row-major order, in 1-D blocks of any dtype.
     """
+    for shard in shards:
+        yield from _write_shard(folder / shard.file_name, shard, values)
+    if len(shards) > 1:
+        write_json(folder / INDEX_FILE, _shard_index(shards))
+
+
+def _write_shard(
+    path: Path, shard: Shard, values: Callable[[TensorSpec], Iterator[torch.Tensor]]
+) -> Iterator[int]:
     header = _header(shard)
     with path.open("wb") as file:
         file.write(len(header).to_bytes(8, "little") + header)
@@ -82,7 +93,7 @@ def _header(shard: Shard) -> bytes:
     for tensor in shard.tensors:
         end = start + tensor.elements * shard.dtype.itemsize
         header[tensor.name] = {
-            "dtype": _DTYPE_NAMES[shard.dtype],
+            "dtype": DTYPE_NAMES[shard.dtype],
             "shape": tensor.shape,
             "data_offsets": [start, end],
         }

@@ -1,7 +1,7 @@
 """Reads the tensors of a safetensors checkpoint, checking each, with one tensor in memory at most."""
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -35,11 +35,12 @@ class WeightFiles:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._read: set[str] = set()
-        if (directory / INDEX_FILE).exists():
-            self._files = _indexed(directory)
-        else:
-            file = _single_file(directory)
-            self._files = dict.fromkeys(_keys(file), file)
+        self._files = self._locate()
+
+    @property
+    def files(self) -> Mapping[str, Path]:
+        """Which file holds each tensor."""
+        return self._files
 
     def mapped(self, part: Part) -> Tensor:
         """The tensor as it lies in its file, mapped: a page of it takes memory while it is in use.
@@ -50,7 +51,7 @@ class WeightFiles:
         """
         name, shape = part
         file = self._file(name)
-        tensor = _tensor(file, name)
+        tensor = self._tensor(name)
         if tuple(tensor.shape) != shape:
             raise CheckpointError(
                 f"{file}: {name} has shape {list(tensor.shape)} where config.json asks for {list(shape)}: "
@@ -61,13 +62,13 @@ class WeightFiles:
                 f"{file}: {name} has the unsupported dtype {_name(tensor.dtype)}: "
                 "convert the checkpoint to bfloat16, float16 or float32"
             )
-        if not _is_finite(tensor):
+        if not is_finite(tensor):
             raise CheckpointError(
                 f"{file}: {name} contains NaN or infinity: the file is damaged, download it again"
             )
         self._read.add(name)
         # A new mapping, for the check has pulled all pages into the old one.
-        return _tensor(file, name)
+        return self._tensor(name)
 
     def exact(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """A tensor that must be of this very shape and dtype, mapped.
@@ -77,13 +78,13 @@ class WeightFiles:
         CheckpointError : it is missing, is another, or holds NaN or infinity.
         """
         file = self._file(name)
-        tensor = _tensor(file, name)
+        tensor = self._tensor(name)
         if tuple(tensor.shape) != shape or tensor.dtype != dtype:
             raise CheckpointError(
                 f"{file}: {name} is {_name(tensor.dtype)} {list(tensor.shape)} where {_name(dtype)} {list(shape)} "
                 "is expected: the checkpoint is damaged or of another format"
             )
-        if dtype.is_floating_point and not _is_finite(tensor):
+        if dtype.is_floating_point and not is_finite(tensor):
             raise CheckpointError(
                 f"{file}: {name} contains NaN or infinity: the file is damaged, download it again"
             )
@@ -102,7 +103,7 @@ class WeightFiles:
         for (name, shape), target in zip(parts, stacked.split([shape[0] for _, shape in parts]), strict=True):
             source = self.mapped((name, shape))
             target.copy_(source)
-            if source.dtype != dtype and not _is_finite(target):
+            if source.dtype != dtype and not is_finite(target):
                 raise CheckpointError(
                     f"{self._files[name]}: {name} has values too large for {_name(dtype)}: "
                     "load the model with dtype bfloat16 or float32"
@@ -114,16 +115,30 @@ class WeightFiles:
             raise CheckpointError(f"{self._directory} has no tensor {name}: the checkpoint is incomplete")
         return self._files[name]
 
+    def _locate(self) -> dict[str, Path]:
+        if (self._directory / INDEX_FILE).exists():
+            return _indexed(self._directory)
+        file = _single_file(self._directory)
+        return dict.fromkeys(_keys(file), file)
+
+    def _tensor(self, name: str) -> Tensor:
+        return _tensor(self._files[name], name)
+
     def warn_of_unread(self, expected: Collection[str] = ()) -> None:
         """Log that there are tensors, ``expected`` ones apart, that nobody read: something may be amiss."""
-        unread = [name for name in self._files.keys() - self._read - set(expected) if _HARMLESS not in name]
+        unread = self.strangers(self._read | set(expected))
         if unread:
             _log.warning(
-                "%s: %d tensors are not used, among them %s", self._directory, len(unread), min(unread)
+                "%s: %d tensors are not used, among them %s", self._directory, len(unread), unread[0]
             )
 
+    def strangers(self, known: Collection[str]) -> list[str]:
+        """Tensors that are not ``known``, in order, but for tables that every program recomputes."""
+        return sorted(name for name in self._files.keys() - set(known) if _HARMLESS not in name)
 
-def _is_finite(values: Tensor) -> bool:
+
+def is_finite(values: Tensor) -> bool:
+    """Whether no value is NaN or infinity."""
     # The extremes are NaN if any value is; finding them is a dozen times faster than isfinite on all.
     return values.numel() == 0 or bool(torch.stack(values.aminmax()).isfinite().all())
 
