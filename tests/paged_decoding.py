@@ -16,7 +16,7 @@ PAGE_SIZE = 4
 def new_cache(decoder: Decoder, num_pages: int) -> PagedKVCache:
     config = decoder.config
     shape = (config.num_layers, num_pages, PAGE_SIZE, config.num_kv_heads, config.head_dim)
-    return PagedKVCache(*shape, decoder.dtype, decoder.device)
+    return PagedKVCache(*shape, decoder.dtype, decoder.device, decoder.kv_bits)
 
 
 class PagedSequence:

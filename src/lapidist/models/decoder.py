@@ -55,8 +55,9 @@ class Decoder:
 
     Parameters
     ----------
-    dtype : of the weights, the hidden states and the KV cache.
+    dtype : of the weights, the hidden states and, with 16 bits, the KV cache.
     softmax_mode : of attention; None is the checkpoint's, or lazy where it was not calibrated.
+    kv_bits : of a number in the KV cache that the model is run with: 16, 8 or 4, see ``PagedKVCache``.
 
     Attributes
     ----------
@@ -70,10 +71,12 @@ class Decoder:
         dtype: torch.dtype,
         device: torch.device,
         softmax_mode: SoftmaxMode | None = None,
+        kv_bits: int = 16,
     ) -> None:
         self.config = config
         self.dtype = dtype
         self.device = device
+        self.kv_bits = kv_bits
         self._weights = weights
         self.recomputed_rows = torch.zeros(config.num_layers, dtype=torch.long, device=device)
         self.softmax = self._softmax(softmax_mode)
@@ -97,7 +100,7 @@ class Decoder:
     def with_softmax(self, softmax: SoftmaxConfig) -> "Decoder":
         """The same weights under another softmax of attention, with counters of its own."""
         config = replace(self.config, attention_softmax=softmax)
-        return Decoder(config, self._weights, self.dtype, self.device)
+        return Decoder(config, self._weights, self.dtype, self.device, kv_bits=self.kv_bits)
 
     @torch.inference_mode()
     def forward(self, batch: Batch, cache: PagedKVCache, observer: AttentionObserver | None = None) -> Tensor:
