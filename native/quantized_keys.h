@@ -135,8 +135,9 @@ class QuantizedKeys {
     template <int kRows>
     void multiply_keys(const Number* query, const float* query_sums, bool are_first, float* scores) const {
         if (are_first) fetch(call_.keys);
-        // So many sums that none waits for itself.
-        constexpr int kSets = kBlockVectors > 1 || kRows > 6 ? 1 : kRows > 2 ? 2 : kParts;
+        // Two sums of each score, so that few rows do not wait for themselves. Their number is that of all rows: what else
+        // a tile has must not change a row's sums, because codes of later layers would turn to other ones.
+        constexpr int kSets = kBlockVectors > 1 ? 1 : 2;
         FloatVector sums[kSets][kRows][kBlockVectors] = {};
         const int width = call_.head_dim, words = page_.words();
         for (int lane = 0; lane < words / 2; ++lane) {
@@ -156,7 +157,10 @@ class QuantizedKeys {
                     } else {
                         const FloatVector even = codes<kBits, part>(key), odd = codes<kBits, part>(key, 1);
 #pragma GCC unroll 16
-                        for (int r = 0; r < kRows; ++r) own[r][j] += channels[r * width] * even + channels[r * width + 1] * odd;
+                        for (int r = 0; r < kRows; ++r) {
+                            own[r][j] += channels[r * width] * even;
+                            own[r][j] += channels[r * width + 1] * odd;
+                        }
                     }
                 });
             }

@@ -28,7 +28,7 @@ class PagedKVCache:
 
     Raises
     ------
-    ValueError : ``bits`` are none of 16, 8 and 4, do not suit ``head_dim``, or are quantized on another device than a CPU.
+    ValueError : ``bits`` are none of 16, 8 and 4, do not suit ``head_dim``, or ask for codes on a GPU.
     """
 
     def __init__(
@@ -44,7 +44,9 @@ class PagedKVCache:
     ) -> None:
         check_kv_bits(bits, head_dim)
         if bits != 16 and torch.device(device).type != "cpu":
-            raise ValueError(f"a KV cache of {bits} bits runs on a CPU, not on {device}: use kv_bits=16 there")
+            raise ValueError(
+                f"a KV cache of {bits} bits runs on a CPU, not on {device}: use kv_bits=16 there"
+            )
         self.num_pages = num_pages
         self.page_size = page_size
         self.head_dim = head_dim
@@ -72,8 +74,8 @@ class PagedKVCache:
         values[page, :, slot] = v
 
     def numbers(self, layer: int) -> tuple[Tensor, Tensor]:
-        """Keys and values of a layer as ``[num_pages, num_kv_heads, page_size, head_dim]``, for observers and tests: the
-        cache itself, or a copy in float32 of what its codes stand for.
+        """Keys and values of a layer as ``[num_pages, num_kv_heads, page_size, head_dim]``, for observers and tests:
+        the cache itself, or a copy in float32 of what its codes stand for.
         """
         pages = self.keys[layer], self.values[layer]
         if self.bits == 16:
@@ -97,11 +99,10 @@ class PagedKVCache:
         ValueError : as of the class.
         """
         check_kv_bits(bits, head_dim)
-        if bits == 16:
-            per_head = page_size * head_dim * dtype.itemsize
-        else:
-            per_head = page_bytes(page_size, head_dim, bits)
-        return 2 * num_layers * num_kv_heads * per_head
+        plain = page_size * head_dim * dtype.itemsize
+        return (
+            2 * num_layers * num_kv_heads * (plain if bits == 16 else page_bytes(page_size, head_dim, bits))
+        )
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str) -> Tensor:

@@ -1,12 +1,12 @@
-"""Keys and values as codes of 4 or 8 bits, each token and head with a scale and a zero of its own (KV4 of QServe, arXiv
-2405.04532, section 4.2).
+"""Keys and values as codes of 4 or 8 bits, each token and head with a scale and a zero of its own: KV4 of QServe (arXiv
+2405.04532).
 
 A channel is ``(code - zero) * scale``. Scale and zero are float16; the zero is a real number in units of codes, so that
 the codes reach exactly from the row's least channel to its largest.
 
-In a page of the cache the codes of a head's tokens come first, then their scales, then their zeros. A row of codes is a
-row of little-endian 16-bit words, in each of which the channels lie a part of the row apart: with 4 bits nibble ``k`` of
-word ``j`` is channel ``k * head_dim / 4 + j``, with 8 bits byte ``k`` of it is channel ``k * head_dim / 2 + j``. A kernel
+In a page of the cache the codes of a head's tokens come first, then their scales, then their zeros. A row of codes is
+a row of little-endian 16-bit words, in each of which the channels lie a part of the row apart: with 4 bits nibble ``k``
+of word ``j`` is channel ``k * head_dim / 4 + j``, with 8 bits byte ``k`` is channel ``k * head_dim / 2 + j``. A kernel
 gets channels that follow one another by one shift and one mask.
 """
 
