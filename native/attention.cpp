@@ -9,12 +9,13 @@
 #include <vector>
 
 #include "attention_tile.h"
+#include "plain_keys.h"
+#include "quantized_keys.h"
 
 namespace lapidist {
 namespace {
 
 constexpr int kTileRows = 48;      // rows of one tile: queries times heads of a group
-constexpr int kAhead = 1;          // blocks (of one head) between what is computed and what is fetched
 constexpr int kSplitQueries = 8;   // sequences with at most so many queries have their keys split
 
 // A unit's work for some KV heads.
@@ -33,25 +34,32 @@ struct Unit {
 };
 
 // Memory of one thread.
+template <typename Keys>
 struct Buffers {
-    Scratch packed_keys, padded_rows, zeros, row, query, sums, denominators, maxima, shifts, firsts, lasts;
+    Scratch row, query, query_sums, sums, denominators, maxima, shifts, firsts, lasts;
+    typename Keys::Memory keys;
 };
 
-Buffers& buffers() {
-    static thread_local Buffers buffers;
+template <typename Keys>
+Buffers<Keys>& buffers() {
+    static thread_local Buffers<Keys> buffers;
     return buffers;
 }
 
-template <typename T>
+// Of queries of type T, over keys and values that `Keys` has.
+template <typename T, typename Keys>
 class Attention {
   public:
+    using Number = typename Keys::Number;
+
     explicit Attention(const AttentionCall& call)
-        : call_(call), group_(call.heads / call.kv_heads), width_(padded(call.head_dim)), map_(call.scale, call.softcap) {
+        : call_(call), group_(call.heads / call.kv_heads), query_width_(Keys::query_width(call.head_dim)),
+          sum_width_(Keys::sum_width(call.head_dim)), map_(call.scale, call.softcap) {
         plan();
     }
 
     int64_t run() {
-        partials_.resize(partial_rows_ * (width_ + 2));
+        partials_.resize(partial_rows_ * (sum_width_ + 2));
         if (call_.mode == SoftmaxMode::kUnified) flags_.assign(call_.query_starts[call_.sequences] * int64_t{call_.heads}, 0);
         const std::vector<Task> tasks = list_tasks();
         const int64_t heads = static_cast<int64_t>(units_.size()) * call_.kv_heads;
@@ -118,49 +126,34 @@ class Attention {
 
     // Sums of a unit for `count` KV heads from `head` on.
     void attend(const Unit& unit, int head, int count, SoftmaxMode mode) {
-        Buffers& b = buffers();
+        Buffers<Keys>& b = buffers<Keys>();
         const int rows = (unit.query_end - unit.query_begin) * group_;
-        KeyBlock<T> block;
-        block.is_packed = rows >= kPackFrom;
-        block.packed_keys = b.packed_keys.reserve<Factor<T>>(kBlock * width_);
-        block.padded_rows = b.padded_rows.reserve<T>(2 * kBlock * width_);
-        T* zeros = b.zeros.reserve<T>(width_);
-        std::fill(zeros, zeros + width_, T{});
-        Factor<T>* query = b.query.reserve<Factor<T>>(size_t(count) * rows * width_);
-        float* sums = b.sums.reserve<float>(size_t(count) * rows * width_);
-        float* denominators = b.denominators.reserve<float>(size_t(count) * rows * kLanes);
-        float* maxima = b.maxima.reserve<float>(size_t(count) * rows);
-        float* shifts = b.shifts.reserve<float>(size_t(count) * rows);
+        Number* query = b.query.template reserve<Number>(size_t(count) * rows * query_width_);
+        float* query_sums = b.query_sums.template reserve<float>(size_t(count) * rows);
+        float* sums = b.sums.template reserve<float>(size_t(count) * rows * sum_width_);
+        float* denominators = b.denominators.template reserve<float>(size_t(count) * rows * kLanes);
+        float* maxima = b.maxima.template reserve<float>(size_t(count) * rows);
+        float* shifts = b.shifts.template reserve<float>(size_t(count) * rows);
         const auto tile = [&](int i) {
             const size_t skipped = size_t(i) * rows;
-            return HeadTile<T>{query + skipped * width_, sums + skipped * width_, denominators + skipped * kLanes, maxima + skipped, shifts + skipped, rows, width_};
+            return HeadTile<Keys>{query + skipped * query_width_, query_sums + skipped, sums + skipped * sum_width_, denominators + skipped * kLanes,
+                                  maxima + skipped, shifts + skipped, rows, query_width_, sum_width_};
         };
         for (int i = 0; i < count; ++i) {
             tile(i).clear();
-            pack_query(unit, head + i, query + size_t(i) * rows * width_);
+            pack_query(unit, head + i, query + size_t(i) * rows * query_width_, query_sums + i * rows);
             for (int r = 0; r < rows; ++r) shifts[i * rows + r] = call_.phi ? 2 * std::rint(call_.phi[(head + i) * group_ + r % group_] * kLog2e / 2) : 0;
         }
-        int* first = b.firsts.reserve<int>(rows);
-        int* last = b.lasts.reserve<int>(rows);
-        // Where this block lies and those after it.
-        int64_t offsets[kAhead + 1][kBlock], ahead[kBlock];
-        for (int i = 0; i < kAhead; ++i) locate(unit.sequence, unit.kv_begin + i * kBlock, unit.kv_end, offsets[i]);
-        const int64_t head_size = int64_t{call_.page_size} * call_.head_dim;
+        int* first = b.firsts.template reserve<int>(rows);
+        int* last = b.lasts.template reserve<int>(rows);
+        Keys keys(call_, b.keys, unit.sequence, unit.kv_begin, unit.kv_end, rows);
         for (int token = unit.kv_begin; token < unit.kv_end; token += kBlock) {
-            const int present = std::min(kBlock, unit.kv_end - token);
-            locate(unit.sequence, token + kAhead * kBlock, unit.kv_end, offsets[kAhead]);
-            see(unit, token, present, first, last);
+            keys.seek(token);
+            see(unit, token, std::min(kBlock, unit.kv_end - token), first, last);
             for (int i = 0; i < count; ++i) {
-                // After a block of one head comes that of the next head, after the last one the next block of the first.
-                const int later = i + kAhead;
-                for (int t = 0; t < kBlock; ++t) ahead[t] = offsets[later / count][t] + (later % count - i) * head_size;
-                const int64_t skipped = (head + i) * head_size;
-                block.point(static_cast<const T*>(call_.keys) + skipped, static_cast<const T*>(call_.values) + skipped, offsets[0], present, zeros, ahead);
-                if (width_ != call_.head_dim) block.pad(call_.head_dim, width_);
-                if (block.is_packed) block.pack(width_);
-                tile(i).add(block, map_, mode, first, last);
+                keys.take(head, i, count);
+                tile(i).add(keys, map_, mode, first, last);
             }
-            std::memmove(offsets[0], offsets[1], kAhead * sizeof offsets[0]);
         }
         for (int i = 0; i < count; ++i) {
             if (unit.partial >= 0) {
@@ -172,30 +165,23 @@ class Attention {
     }
 
     // Query rows of a KV head's group: query after query, the heads of the group within.
-    void pack_query(const Unit& unit, int kv_head, Factor<T>* packed) const {
+    void pack_query(const Unit& unit, int kv_head, Number* packed, float* query_sums) const {
         const int64_t token = call_.query_starts[unit.sequence] + unit.query_begin;
         for (int q = 0; q < unit.query_end - unit.query_begin; ++q) {
-            for (int g = 0; g < group_; ++g, packed += width_) {
+            for (int g = 0; g < group_; ++g, packed += query_width_, ++query_sums) {
                 const T* row = static_cast<const T*>(call_.query) + (token + q) * call_.query_stride + int64_t{kv_head * group_ + g} * call_.head_dim;
-                for (int c = 0; c < width_; ++c) {
+                for (int c = 0; c < query_width_; ++c) {
                     if constexpr (kInPairs<T>) {
                         packed[c] = c < call_.head_dim ? row[c] : bfloat16{0};
                     } else {
                         packed[c] = c < call_.head_dim ? to_float(row[c]) : 0.0f;
                     }
                 }
+                if constexpr (Keys::kNeedsQuerySums) {
+                    *query_sums = 0;
+                    for (int c = 0; c < call_.head_dim; ++c) *query_sums += to_float(packed[c]);
+                }
             }
-        }
-    }
-
-    // Where the rows of sixteen tokens lie, in elements from the first head's start; from `end` on, where the first does.
-    void locate(int sequence, int token, int end, int64_t* offsets) const {
-        const int32_t* pages = call_.page_table + sequence * call_.page_table_stride;
-        const int64_t page_stride = int64_t{call_.kv_heads} * call_.page_size * call_.head_dim;
-        int page = token / call_.page_size, slot = token % call_.page_size;
-        for (int t = 0; t < kBlock; ++t) {
-            offsets[t] = token + t < end ? pages[page] * page_stride + int64_t{slot} * call_.head_dim : t > 0 ? offsets[0] : 0;
-            if (++slot == call_.page_size) ++page, slot = 0;
         }
     }
 
@@ -220,23 +206,23 @@ class Attention {
 
     float* partial(const Unit& unit, int row, int kv_head) {
         const int query = row / group_, head = kv_head * group_ + row % group_;
-        return partials_.data() + (unit.partial + int64_t{query} * call_.heads + head) * (width_ + 2);
+        return partials_.data() + (unit.partial + int64_t{query} * call_.heads + head) * (sum_width_ + 2);
     }
 
-    void keep(const Unit& unit, int kv_head, const HeadTile<T>& tile) {
+    void keep(const Unit& unit, int kv_head, const HeadTile<Keys>& tile) {
         for (int r = 0; r < tile.rows; ++r) {
             float* kept = partial(unit, r, kv_head);
-            std::copy(tile.sums + r * width_, tile.sums + (r + 1) * width_, kept);
-            kept[width_] = horizontal_sum(load(tile.denominators + r * kLanes));
-            kept[width_ + 1] = tile.maxima[r];
+            std::copy(tile.sums + r * sum_width_, tile.sums + (r + 1) * sum_width_, kept);
+            kept[sum_width_] = horizontal_sum(load(tile.denominators + r * kLanes));
+            kept[sum_width_ + 1] = tile.maxima[r];
         }
     }
 
-    void finish(const Unit& unit, int kv_head, const HeadTile<T>& tile, SoftmaxMode mode) {
+    void finish(const Unit& unit, int kv_head, const HeadTile<Keys>& tile, SoftmaxMode mode) {
         for (int r = 0; r < tile.rows; ++r) {
             if (stands(unit, r, kv_head, mode)) continue;
             const float denominator = horizontal_sum(load(tile.denominators + r * kLanes));
-            if (!write(unit, r, kv_head, tile.sums + r * width_, denominator, mode)) flag(unit, r, kv_head);
+            if (!write(unit, r, kv_head, tile.sums + r * sum_width_, denominator, mode)) flag(unit, r, kv_head);
         }
     }
 
@@ -245,19 +231,19 @@ class Attention {
         const Unit& unit = units_[index];
         if (unit.chunks < 2) return;
         const int rows = (unit.query_end - unit.query_begin) * group_;
-        float* sums = buffers().sums.reserve<float>(width_);
+        float* sums = buffers<Keys>().sums.template reserve<float>(sum_width_);
         const bool unified = mode == SoftmaxMode::kUnified;
         for (int r = 0; r < rows; ++r) {
             if (stands(unit, r, kv_head, mode)) continue;
             float denominator = 0, maximum = -kInfinity;
-            std::fill(sums, sums + width_, 0.0f);
-            for (int chunk = 0; chunk < unit.chunks && !unified; ++chunk) maximum = std::max(maximum, partial(units_[index + chunk], r, kv_head)[width_ + 1]);
+            std::fill(sums, sums + sum_width_, 0.0f);
+            for (int chunk = 0; chunk < unit.chunks && !unified; ++chunk) maximum = std::max(maximum, partial(units_[index + chunk], r, kv_head)[sum_width_ + 1]);
             for (int chunk = 0; chunk < unit.chunks; ++chunk) {
                 const float* part = partial(units_[index + chunk], r, kv_head);
-                const float own = part[width_ + 1];
+                const float own = part[sum_width_ + 1];
                 const float factor = unified ? 1.0f : own == -kInfinity ? 0.0f : exp2(splat(own - maximum))[0];
-                for (int c = 0; c < width_; c += kLanes) store(sums + c, load(sums + c) + load(part + c) * factor);
-                denominator += part[width_] * factor;
+                for (int c = 0; c < sum_width_; c += kLanes) store(sums + c, load(sums + c) + load(part + c) * factor);
+                denominator += part[sum_width_] * factor;
             }
             if (!write(unit, r, kv_head, sums, denominator, mode)) flag(unit, r, kv_head);
         }
@@ -272,8 +258,8 @@ class Attention {
         T* out = static_cast<T*>(call_.output) + output_row(unit, r, kv_head) * call_.head_dim;
         // No visible key gives zeros.
         const float factor = denominator != 0 ? 1.0f / denominator : 0.0f;
-        float* row = buffers().row.reserve<float>(width_);
-        for (int c = 0; c < width_; ++c) row[c] = sums[sum_position<T>(c)] * factor;
+        float* row = buffers<Keys>().row.template reserve<float>(call_.head_dim);
+        for (int c = 0; c < call_.head_dim; ++c) row[c] = sums[Keys::sum_position(c, call_.head_dim)] * factor;
         bool finite = true;
         for (int c = 0; c < call_.head_dim; ++c) finite &= std::fabs(row[c]) < kInfinity;
         for (int c = 0; c < call_.head_dim; ++c) from_float(row[c], out + c);
@@ -305,7 +291,7 @@ class Attention {
     }
 
     const AttentionCall& call_;
-    const int group_, width_;
+    const int group_, query_width_, sum_width_;
     const ScoreMap map_;
     std::vector<Unit> units_;
     int64_t partial_rows_ = 0;
@@ -314,13 +300,22 @@ class Attention {
     std::atomic<bool> any_flag_{false};
 };
 
+template <typename T>
+int64_t attend(const AttentionCall& call) {
+    switch (call.kv_bits) {
+        case 4: return Attention<T, QuantizedKeys<Factor<T>, 4>>(call).run();
+        case 8: return Attention<T, QuantizedKeys<Factor<T>, 8>>(call).run();
+        default: return Attention<T, PlainKeys<T>>(call).run();
+    }
+}
+
 }  // namespace
 
 int64_t attention(const AttentionCall& call) {
     switch (call.type) {
-        case Type::kBfloat16: return Attention<bfloat16>(call).run();
-        case Type::kFloat16: return Attention<float16>(call).run();
-        default: return Attention<float>(call).run();
+        case Type::kBfloat16: return attend<bfloat16>(call);
+        case Type::kFloat16: return attend<float16>(call);
+        default: return attend<float>(call);
     }
 }
 

@@ -14,7 +14,7 @@ struct AttentionCall {
     Type type;
     const void* query;      // [tokens, heads, head_dim], tokens query_stride elements apart
     int64_t query_stride;
-    const void* keys;       // [pages, kv_heads, page_size, head_dim]
+    const void* keys;       // [pages, kv_heads, page_size, head_dim], or, of codes, as in quantized_page.h
     const void* values;     // the same
     void* output;           // [tokens, heads, head_dim]
     const int32_t* query_starts;  // [sequences + 1]
@@ -29,6 +29,7 @@ struct AttentionCall {
     const float* phi;       // [heads], or null for zeros
     int split_tokens;       // keys per partial sum where a sequence has few queries
     int threads;
+    int kv_bits = 16;       // of a code: 4 or 8; 16 for keys and values of the queries' type
 };
 
 // Causal attention over paged keys and values. Returns how many rows (token, head) of mode unified left the range of
@@ -36,16 +37,17 @@ struct AttentionCall {
 int64_t attention(const AttentionCall& call);
 
 struct KvWriteCall {
-    int element_bytes;
+    Type type;          // of the new keys and values
     const void* key;    // [tokens, kv_heads, head_dim], tokens key_stride elements apart
     const void* value;  // the same, value_stride elements apart
     int64_t key_stride, value_stride;
-    void* keys;         // [pages, kv_heads, page_size, head_dim]
+    void* keys;         // as of AttentionCall
     void* values;
     const int64_t* slots;  // [tokens]
     int64_t tokens;
     int kv_heads, head_dim, page_size;
     int threads;
+    int kv_bits = 16;   // as of AttentionCall
 };
 
 void kv_write(const KvWriteCall& call);

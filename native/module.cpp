@@ -55,21 +55,22 @@ std::vector<std::string> supported() {
 int64_t bind_attention(int type, uintptr_t query, int64_t query_stride, uintptr_t keys, uintptr_t values, uintptr_t output,
                        uintptr_t query_starts, uintptr_t kv_lengths, uintptr_t page_table, int64_t page_table_stride,
                        int sequences, int heads, int kv_heads, int head_dim, int page_size, float scale, float softcap,
-                       int window, int mode, uintptr_t phi, int split_tokens, int threads) {
+                       int window, int mode, uintptr_t phi, int split_tokens, int threads, int kv_bits) {
     const AttentionCall call{static_cast<Type>(type), pointer<const void>(query), query_stride, pointer<const void>(keys),
                              pointer<const void>(values), pointer<void>(output), pointer<const int32_t>(query_starts),
                              pointer<const int32_t>(kv_lengths), pointer<const int32_t>(page_table), page_table_stride,
                              sequences, heads, kv_heads, head_dim, page_size, scale, softcap, window,
-                             static_cast<SoftmaxMode>(mode), pointer<const float>(phi), split_tokens, threads};
+                             static_cast<SoftmaxMode>(mode), pointer<const float>(phi), split_tokens, threads, kv_bits};
     nb::gil_scoped_release release;
     return attention(call);
 }
 
-void bind_kv_write(int element_bytes, uintptr_t key, uintptr_t value, int64_t key_stride, int64_t value_stride, uintptr_t keys,
-                   uintptr_t values, uintptr_t slots, int64_t tokens, int kv_heads, int head_dim, int page_size, int threads) {
-    const KvWriteCall call{element_bytes, pointer<const void>(key), pointer<const void>(value), key_stride, value_stride,
+void bind_kv_write(int type, uintptr_t key, uintptr_t value, int64_t key_stride, int64_t value_stride, uintptr_t keys,
+                   uintptr_t values, uintptr_t slots, int64_t tokens, int kv_heads, int head_dim, int page_size, int threads,
+                   int kv_bits) {
+    const KvWriteCall call{static_cast<Type>(type), pointer<const void>(key), pointer<const void>(value), key_stride, value_stride,
                            pointer<void>(keys), pointer<void>(values), pointer<const int64_t>(slots), tokens, kv_heads,
-                           head_dim, page_size, threads};
+                           head_dim, page_size, threads, kv_bits};
     nb::gil_scoped_release release;
     kv_write(call);
 }
@@ -188,9 +189,10 @@ NB_MODULE(LAPIDIST_MODULE, m) {
     m.def("supported", &supported);
     m.def("attention", &bind_attention, "type"_a, "query"_a, "query_stride"_a, "keys"_a, "values"_a, "output"_a,
           "query_starts"_a, "kv_lengths"_a, "page_table"_a, "page_table_stride"_a, "sequences"_a, "heads"_a, "kv_heads"_a,
-          "head_dim"_a, "page_size"_a, "scale"_a, "softcap"_a, "window"_a, "mode"_a, "phi"_a, "split_tokens"_a, "threads"_a);
-    m.def("kv_write", &bind_kv_write, "element_bytes"_a, "key"_a, "value"_a, "key_stride"_a, "value_stride"_a, "keys"_a,
-          "values"_a, "slots"_a, "tokens"_a, "kv_heads"_a, "head_dim"_a, "page_size"_a, "threads"_a);
+          "head_dim"_a, "page_size"_a, "scale"_a, "softcap"_a, "window"_a, "mode"_a, "phi"_a, "split_tokens"_a, "threads"_a,
+          "kv_bits"_a);
+    m.def("kv_write", &bind_kv_write, "type"_a, "key"_a, "value"_a, "key_stride"_a, "value_stride"_a, "keys"_a,
+          "values"_a, "slots"_a, "tokens"_a, "kv_heads"_a, "head_dim"_a, "page_size"_a, "threads"_a, "kv_bits"_a);
     m.def("pack_weight", &bind_pack, "type"_a, "weight"_a, "packed"_a, "columns"_a, "outputs"_a, "threads"_a);
     const auto linear = [&](const char* name, auto kernel) {
         m.def(name, kernel, "type"_a, "x"_a, "x_stride"_a, "weight"_a, "bias"_a, "y"_a, "rows"_a, "columns"_a, "outputs"_a, "threads"_a);

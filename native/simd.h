@@ -222,18 +222,21 @@ inline IntVector interleave(IntVector a, IntVector b) {
 #endif
 }
 
-// Transposes a square of 32-bit lanes: each round interleaves vector i with vector i + kLanes / 2.
-inline void transpose(IntVector (&rows)[kLanes]) {
+// Transposes rows of 32-bit lanes, as many as a vector has lanes; or rows half as long, two of which stand in each vector.
+template <int kVectors>
+inline void transpose(IntVector (&rows)[kVectors]) {
+    static_assert(kVectors == kLanes || 2 * kVectors == kLanes);
+    // Each round interleaves vector i with vector i + kVectors / 2.
 #pragma GCC unroll 4
     for (int round = 1; round < kLanes; round *= 2) {
-        IntVector next[kLanes];
+        IntVector next[kVectors];
 #pragma GCC unroll 8
-        for (int i = 0; i < kLanes / 2; ++i) {
-            next[2 * i] = interleave<false>(rows[i], rows[i + kLanes / 2]);
-            next[2 * i + 1] = interleave<true>(rows[i], rows[i + kLanes / 2]);
+        for (int i = 0; i < kVectors / 2; ++i) {
+            next[2 * i] = interleave<false>(rows[i], rows[i + kVectors / 2]);
+            next[2 * i + 1] = interleave<true>(rows[i], rows[i + kVectors / 2]);
         }
 #pragma GCC unroll 16
-        for (int i = 0; i < kLanes; ++i) rows[i] = next[i];
+        for (int i = 0; i < kVectors; ++i) rows[i] = next[i];
     }
 }
 
@@ -258,7 +261,8 @@ inline void pair_up(const bfloat16* a, const bfloat16* b, IntVector* pairs) {
 }
 #endif
 
-// Into the second-level cache.
-inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
+// Into the second-level cache. GCC takes a function that does nothing else for one without effect and drops calls of it:
+// such functions must be inlined always.
+__attribute__((always_inline)) inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
 
 }  // namespace lapidist

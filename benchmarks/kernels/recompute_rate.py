@@ -90,7 +90,7 @@ def visible_scores(
 ) -> Iterator[tuple[slice, Tensor]]:
     return score_blocks(
         query,
-        cache.keys[layer],
+        cache.numbers(layer)[0],
         layout,
         config.attention_scale,
         config.sliding_windows[layer],

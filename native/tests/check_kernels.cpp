@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "kernels.h"
+#include "quantized_page.h"
 #include "simd.h"
 
 using namespace lapidist;
@@ -65,7 +66,8 @@ void expect_close(const char* what, double found, double expected, double error)
     if (failures++ < 20) std::printf("%s: found %.9g, expected %.9g, to within %.3g\n", what, found, expected, error);
 }
 
-// Sequences with keys and values in shuffled pages; what no token owns is NaN, what no page owns is out of bounds.
+// Sequences with keys and values in shuffled pages; what no token owns is NaN (all bits are set, in codes the scale and
+// the zero are), what no page owns is out of bounds.
 template <typename T>
 struct Batch {
     const int kv_heads = draw(1, 3);
@@ -73,12 +75,13 @@ struct Batch {
     const int heads = kv_heads * group;
     const int head_dim = pick({1, 2, 3, 8, 16, 20, 31, 32, 33, 64, 80, 96, 127, 128});
     const int page_size = pick({1, 2, 3, 5, 16, 64});
+    const int kv_bits = head_dim % 8 ? 16 : pick({16, 8, 4});
     const int window = draw(0, 2) ? 0 : draw(1, 50);
     const float softcap = draw(0, 2) ? 0.0f : 5.0f;
     const float scale = 1 / std::sqrt(static_cast<float>(head_dim));
     std::vector<int32_t> query_starts{0}, kv_lengths, page_table;
     int64_t columns = 0;
-    std::vector<T> keys, values;
+    std::vector<uint8_t> keys, values;
 
     Batch() {
         std::vector<int> pages_of;
@@ -94,18 +97,39 @@ struct Batch {
 
     int sequences() const { return static_cast<int>(kv_lengths.size()); }
 
-    size_t place(int sequence, int token, int kv_head) const {
-        const int64_t page = page_table[sequence * columns + token / page_size];
-        return ((page * kv_heads + kv_head) * page_size + token % page_size) * head_dim;
+    // A channel of the cache as a number; of codes with the most by which it was rounded.
+    double read(const std::vector<uint8_t>& pages, int sequence, int token, int kv_head, int channel, double* error = nullptr) const {
+        const int64_t index = int64_t{page_table[sequence * columns + token / page_size]} * kv_heads + kv_head;
+        const uint8_t* page = pages.data() + index * page_bytes();
+        const int slot = token % page_size;
+        if (error) *error = 0;
+        if (kv_bits == 16) {
+            T number;
+            std::memcpy(&number, page + (slot * head_dim + channel) * sizeof(T), sizeof(T));
+            return to_float(number);
+        }
+        const QuantizedPage layout{page_size, head_dim, kv_bits};
+        uint16_t word;
+        float16 scale, zero;
+        std::memcpy(&word, page + layout.code_offset(slot) + 2 * (channel % layout.words()), sizeof word);
+        std::memcpy(&scale, page + layout.scale_offset(slot), sizeof scale);
+        std::memcpy(&zero, page + layout.zero_offset(slot), sizeof zero);
+        if (error) *error = 0.501 * std::fabs(to_float(scale));
+        const int code = word >> channel / layout.words() * kv_bits & ((1 << kv_bits) - 1);
+        return (code - double{to_float(zero)}) * to_float(scale);
     }
 
   private:
+    size_t page_bytes() const {
+        return kv_bits == 16 ? page_size * head_dim * sizeof(T) : QuantizedPage{page_size, head_dim, kv_bits}.bytes();
+    }
+
     void deal_pages(const std::vector<int>& pages_of) {
         std::vector<int32_t> pages(std::accumulate(pages_of.begin(), pages_of.end(), 0));
         std::iota(pages.begin(), pages.end(), 0);
         std::shuffle(pages.begin(), pages.end(), generator);
         page_table.assign(sequences() * columns, std::numeric_limits<int32_t>::max());
-        keys = nans<T>(pages.size() * kv_heads * page_size * head_dim);
+        keys.assign(pages.size() * kv_heads * page_bytes(), 0xff);
         values = keys;
         for (int s = 0; s < sequences(); ++s) {
             std::copy(pages.end() - pages_of[s], pages.end(), page_table.begin() + s * columns);
@@ -124,14 +148,17 @@ void fill_cache(Batch<T>& batch) {
     const int64_t tokens = slots.size(), width = batch.kv_heads * batch.head_dim, stride = width + draw(0, 3);
     const std::vector<T> key = normal<T>(tokens ? (tokens - 1) * stride + width : 0);
     const std::vector<T> value = normal<T>(tokens * width);
-    kv_write({sizeof(T), key.data(), value.data(), stride, width, batch.keys.data(), batch.values.data(), slots.data(), tokens,
-              batch.kv_heads, batch.head_dim, batch.page_size, draw(1, 3)});
+    kv_write({type_of<T>(), key.data(), value.data(), stride, width, batch.keys.data(), batch.values.data(), slots.data(), tokens,
+              batch.kv_heads, batch.head_dim, batch.page_size, draw(1, 3), batch.kv_bits});
     for (int64_t token = 0, s = 0; s < batch.sequences(); ++s) {
         for (int t = 0; t < batch.kv_lengths[s]; ++t, ++token) {
             for (int64_t i = 0; i < width; ++i) {
-                const size_t at = batch.place(s, t, i / batch.head_dim) + i % batch.head_dim;
-                expect_close("key written", to_float(batch.keys[at]), to_float(key[token * stride + i]), 0);
-                expect_close("value written", to_float(batch.values[at]), to_float(value[token * width + i]), 0);
+                const int head = i / batch.head_dim, channel = i % batch.head_dim;
+                double error;
+                const double key_written = batch.read(batch.keys, s, t, head, channel, &error);
+                expect_close("key written", key_written, to_float(key[token * stride + i]), error);
+                const double value_written = batch.read(batch.values, s, t, head, channel, &error);
+                expect_close("value written", value_written, to_float(value[token * width + i]), error);
             }
         }
     }
@@ -142,9 +169,8 @@ std::vector<double> expected_attention(const Batch<T>& batch, const T* query, in
     const int kv_head = head / batch.group, first = batch.window ? std::max(0, position - batch.window + 1) : 0;
     std::vector<double> scores;
     for (int t = first; t <= position; ++t) {
-        const T* key = &batch.keys[batch.place(sequence, t, kv_head)];
         double score = 0;
-        for (int c = 0; c < batch.head_dim; ++c) score += double{to_float(query[c])} * to_float(key[c]);
+        for (int c = 0; c < batch.head_dim; ++c) score += to_float(query[c]) * batch.read(batch.keys, sequence, t, kv_head, c);
         score *= batch.scale;
         scores.push_back(batch.softcap > 0 ? batch.softcap * std::tanh(score / batch.softcap) : score);
     }
@@ -152,10 +178,9 @@ std::vector<double> expected_attention(const Batch<T>& batch, const T* query, in
     double denominator = 0;
     std::vector<double> sums(batch.head_dim);
     for (int t = first; t <= position; ++t) {
-        const T* value = &batch.values[batch.place(sequence, t, kv_head)];
         const double weight = std::exp(scores[t - first] - most);
         denominator += weight;
-        for (int c = 0; c < batch.head_dim; ++c) sums[c] += weight * to_float(value[c]);
+        for (int c = 0; c < batch.head_dim; ++c) sums[c] += weight * batch.read(batch.values, sequence, t, kv_head, c);
     }
     for (double& sum : sums) sum /= denominator;
     return sums;
@@ -174,7 +199,7 @@ void check_attention() {
     const int64_t repeated = attention(
         {type_of<T>(), query.data(), stride, batch.keys.data(), batch.values.data(), output.data(), batch.query_starts.data(),
          batch.kv_lengths.data(), batch.page_table.data(), batch.columns, batch.sequences(), batch.heads, batch.kv_heads,
-         batch.head_dim, batch.page_size, batch.scale, batch.softcap, batch.window, mode, phi.data(), pick({16, 32, 512}), draw(1, 3)});
+         batch.head_dim, batch.page_size, batch.scale, batch.softcap, batch.window, mode, phi.data(), pick({16, 32, 512}), draw(1, 3), batch.kv_bits});
     const bool repeats = mode == SoftmaxMode::kUnified && phi[0] > 100;
     expect_close("rows computed again", repeated, repeats ? tokens * batch.heads : 0, 0);
     for (int s = 0; s < batch.sequences(); ++s) {

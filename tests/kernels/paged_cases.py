@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lapidist.kernels import reference
 from lapidist.kernels.kv_cache import PagedKVCache
+from lapidist.kernels.kv_quantization import quantize_kv
 from lapidist.kernels.paged_layout import PagedLayout
 from lapidist.kernels.softmax import Softmax, SoftmaxMode
 
@@ -16,6 +17,7 @@ from lapidist.kernels.softmax import Softmax, SoftmaxMode
 # multiplied as bfloat16 add as much again.
 TOLERANCES = {torch.float32: 5e-6, torch.bfloat16: 2.0**-7, torch.float16: 2.0**-10}
 HEAD_DIMS = [2, 3, 8, 20, 31, 32, 33, 64, 80, 96, 128, 256]
+QUANTIZED_HEAD_DIMS = [8, 16, 24, 32, 64, 80, 96, 128, 256]
 # Around the tiles of 8 and 64 rows and the sequences whose keys are split.
 QUERY_LENGTHS = [1, 2, 7, 8, 9, 15, 16, 17, 31, 33, 47, 48, 49, 63, 64, 65, 129]
 
@@ -36,6 +38,7 @@ class Case:
     has_phi: bool
     query_layout: str
     seed: int
+    kv_bits: int = 16
 
     @property
     def heads(self) -> int:
@@ -54,12 +57,17 @@ class Case:
 
 @dataclass(frozen=True)
 class Batch:
-    """Of a case: queries, a cache of two layers with NaN wherever no token lies, and the same laid out plainly."""
+    """Of a case: queries, and a cache of two layers with NaN wherever no token lies.
+
+    ``written`` has the keys and values of each sequence, ``plain`` the numbers that attention sees in their place: the
+    same, unless they are quantized.
+    """
 
     case: Case
     query: Tensor
     cache: PagedKVCache
     layout: PagedLayout
+    written: list[tuple[Tensor, Tensor]]
     plain: list[tuple[Tensor, Tensor]]
 
     def spans(self) -> list[slice]:
@@ -78,7 +86,8 @@ class Batch:
 
 
 @st.composite
-def cases(draw: st.DrawFn) -> Case:
+def cases(draw: st.DrawFn, kv_bits: tuple[int, ...] = (16,)) -> Case:
+    bits = draw(st.sampled_from(kv_bits))
     group = draw(st.one_of(st.integers(1, 9), st.just(71)))
     lengths = []
     for _ in range(draw(st.integers(1, 4))):
@@ -90,7 +99,7 @@ def cases(draw: st.DrawFn) -> Case:
         page_size=draw(st.sampled_from([1, 3, 16, 64])),
         kv_heads=draw(st.integers(1, 1 if group > 9 else 3)),
         group=group,
-        head_dim=draw(st.sampled_from(HEAD_DIMS)),
+        head_dim=draw(st.sampled_from(HEAD_DIMS if bits == 16 else QUANTIZED_HEAD_DIMS)),
         window=draw(st.one_of(st.none(), st.integers(1, 50))),
         softcap=draw(st.one_of(st.none(), st.floats(0.5, 50.0))),
         dtype=draw(st.sampled_from(list(TOLERANCES))),
@@ -98,6 +107,7 @@ def cases(draw: st.DrawFn) -> Case:
         has_phi=draw(st.booleans()),
         query_layout=draw(st.sampled_from(["dense", "fused", "heads_first"])),
         seed=draw(st.integers(0, 1 << 30)),
+        kv_bits=bits,
     )
 
 
@@ -107,19 +117,24 @@ def build(case: Case) -> Batch:
     # One page more, which pads the page table: if it were read, the NaN in it would show.
     pages = torch.randperm(sum(counts) + 1).tolist()
     padding, pages = pages[0], pages[1:]
-    cache = PagedKVCache(2, sum(counts) + 1, case.page_size, case.kv_heads, case.head_dim, case.dtype)
+    shape = (2, sum(counts) + 1, case.page_size, case.kv_heads, case.head_dim)
+    cache = PagedKVCache(*shape, case.dtype, bits=case.kv_bits)
     for tensor in cache.keys + cache.values:
-        tensor.fill_(torch.nan)
-    plain, owned = [], []
+        # Of codes, all bits of scales and zeros are set.
+        tensor.fill_(torch.nan if case.kv_bits == 16 else 255)
+    written, plain, owned = [], [], []
     for (_, kv), count in zip(case.lengths, counts, strict=True):
         own, pages = pages[:count], pages[count:]
         keys, values = (torch.randn(kv, case.kv_heads, case.head_dim).to(case.dtype) for _ in range(2))
         slots = [own[at // case.page_size] * case.page_size + at % case.page_size for at in range(kv)]
         cache.write(1, torch.tensor(slots, dtype=torch.long), keys, values)
+        written.append((keys, values))
+        if case.kv_bits != 16:
+            keys, values = (quantize_kv(x, case.kv_bits).dequantize() for x in (keys, values))
         plain.append((keys, values))
         owned.append(own + [padding] * (max(counts) + 1 - count))
     queries, kvs = [query for query, _ in case.lengths], [kv for _, kv in case.lengths]
-    return Batch(case, _queries(case), cache, PagedLayout.build([], queries, kvs, owned), plain)
+    return Batch(case, _queries(case), cache, PagedLayout.build([], queries, kvs, owned), written, plain)
 
 
 def _queries(case: Case) -> Tensor:

@@ -38,6 +38,22 @@ def test_company_changes_nothing(family: str, tmp_path: Path) -> None:
         assert (torch.cat(parts) - alone).abs().max() < 1e-4
 
 
+@pytest.mark.parametrize("kv_bits", [8, 4])
+@pytest.mark.parametrize(
+    "family", [family for family in FAMILIES if family != "mistral"]
+)  # heads of 12 channels
+def test_chunks_change_nothing_with_a_quantized_cache(family: str, kv_bits: int, tmp_path: Path) -> None:
+    """A prompt at once, in pieces, and token by token: one bit would turn codes of later layers to others."""
+    decoder = load_decoder(save(build(VARIANTS[family], seed=random.randrange(1 << 30)), tmp_path))
+    prompt = torch.randint(1, 131, (40,)).tolist()
+    plain = logits_in_steps(decoder, prompt, 40, [40])
+    decoder.kv_bits = kv_bits
+    expected = logits_in_steps(decoder, prompt, 40, [40])
+    for lengths in ([13, 1, 1, 9, 16], [1] * 40):
+        assert torch.equal(logits_in_steps(decoder, prompt, 40, lengths), expected)
+    assert (plain - expected).abs().max() > 0
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_flops_are_those_of_the_lowered_step(family: str, dtype: torch.dtype, tmp_path: Path) -> None:

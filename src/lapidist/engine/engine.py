@@ -146,6 +146,7 @@ class Engine:
             kv_cache_bytes=config.kv_cache_bytes,
             page_size=config.page_size,
             max_num_seqs=config.max_num_seqs,
+            kv_bits=self.decoder.kv_bits,
         )
         self.max_model_len = plan.max_model_len
         self.runner = Runner(self.decoder, plan.num_pages, config.page_size)

@@ -27,6 +27,7 @@ def plan_kv_cache(
     kv_cache_bytes: int | None,
     page_size: int,
     max_num_seqs: int,
+    kv_bits: int = 16,
 ) -> KVCachePlan:
     """Size the KV cache in pages.
 
@@ -35,11 +36,12 @@ def plan_kv_cache(
 
     Raises
     ------
-    ValueError : the cache does not hold one page, or not one sequence of ``max_model_len`` tokens.
+    ValueError : the cache does not hold one page, or not one sequence of ``max_model_len`` tokens, or there is none of
+        ``kv_bits``.
     """
     wanted = max_model_len or config.max_position_embeddings
     bytes_per_page = PagedKVCache.bytes_per_page(
-        config.num_layers, page_size, config.num_kv_heads, config.head_dim, dtype
+        config.num_layers, page_size, config.num_kv_heads, config.head_dim, dtype, kv_bits
     )
     pages_per_sequence = -(-wanted // page_size)
     if kv_cache_bytes is None:

@@ -78,6 +78,7 @@ class Runner:
             config.head_dim,
             decoder.dtype,
             decoder.device,
+            decoder.kv_bits,
         )
 
     @torch.inference_mode()

@@ -1,6 +1,7 @@
 """Causal attention over a paged KV cache: the native library on a CPU, Triton on a GPU."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -56,27 +57,32 @@ def paged_attention(
         int(softmax.mode),
         softmax.phi,
         softmax.recomputed,
+        cache.bits,
     )
 
 
 LIBRARY.define(
     "paged_attention(Tensor query, Tensor keys, Tensor values, Tensor query_starts, Tensor kv_lengths, "
     "Tensor page_table, int max_query_length, float scale, int? window, float? softcap, int mode, Tensor? phi, "
-    "Tensor(a!)? recomputed) -> Tensor"
+    "Tensor(a!)? recomputed, int kv_bits) -> Tensor"
 )
 
 
 def _on_cpu(query: Tensor, *arguments: Any) -> Tensor:
-    return _attend(native_attention.paged_attention, query, arguments)
+    *rest, kv_bits = arguments
+    return _attend(partial(native_attention.paged_attention, kv_bits=kv_bits), query, rest)
 
 
 def _on_cuda(query: Tensor, *arguments: Any) -> Tensor:
     from lapidist.kernels.triton.attention import paged_attention
 
-    return _attend(paged_attention, query, arguments)
+    *rest, kv_bits = arguments
+    if kv_bits != 16:
+        raise ValueError(f"attention over a KV cache of {kv_bits} bits runs on a CPU: use kv_bits=16 on CUDA")
+    return _attend(paged_attention, query, rest)
 
 
-def _attend(kernel: Callable[..., tuple[Tensor, Any]], query: Tensor, arguments: tuple[Any, ...]) -> Tensor:
+def _attend(kernel: Callable[..., tuple[Tensor, Any]], query: Tensor, arguments: Sequence[Any]) -> Tensor:
     """Call a kernel with the operator's arguments as its Python side takes them."""
     keys, values, query_starts, kv_lengths, page_table, longest, *rest = arguments
     scale, window, softcap, mode, phi, recomputed = rest

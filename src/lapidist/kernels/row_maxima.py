@@ -25,7 +25,7 @@ def row_maxima(
     Parameters
     ----------
     query, layout, scale, window, softcap : as of ``lapidist.kernels.attention.paged_attention``.
-    keys : of one layer in the cache, ``[num_pages, num_kv_heads, page_size, head_dim]``.
+    keys : of one layer in the cache, as ``PagedKVCache.numbers`` gives them.
 
     Returns
     -------

@@ -38,8 +38,9 @@ class Decoder:
 
     Parameters
     ----------
-    dtype : of the weights, the hidden states and the KV cache.
+    dtype : of the weights, the hidden states and, with 16 bits, the KV cache.
     softmax_mode : of attention; None is the checkpoint's, or lazy where it was not calibrated.
+    kv_bits : of a number in the KV cache that the model is run with: 16, 8 or 4, see ``PagedKVCache``.
 
     Attributes
     ----------

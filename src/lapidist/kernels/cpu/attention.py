@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from lapidist.kernels.cpu.library import TYPES, native, with_whole_rows
+from lapidist.kernels.kv_quantization import tokens_of_page
 from lapidist.kernels.paged_layout import PagedLayout
 from lapidist.kernels.softmax import Softmax
 
@@ -21,6 +22,7 @@ def paged_attention(
     softcap: float | None,
     softmax: Softmax,
     split_tokens: int = SPLIT_TOKENS,
+    kv_bits: int = 16,
 ) -> tuple[Tensor, int]:
     """See ``lapidist.kernels.attention.paged_attention``; ``split_tokens`` is for tests of the split.
 
@@ -30,14 +32,15 @@ def paged_attention(
 
     Raises
     ------
-    TypeError : queries, keys and values differ in dtype.
+    TypeError : queries, keys and values differ in dtype, though the cache is not quantized.
     """
-    if not query.dtype == keys.dtype == values.dtype:
+    if kv_bits == 16 and not query.dtype == keys.dtype == values.dtype:
         raise TypeError(
             f"queries are {query.dtype}, keys {keys.dtype} and values {values.dtype}: make them one dtype"
         )
     tokens, heads, head_dim = query.shape
-    _, kv_heads, page_size, _ = keys.shape
+    kv_heads = keys.shape[1]
+    page_size = keys.shape[2] if kv_bits == 16 else tokens_of_page(keys.shape[2], head_dim, kv_bits)
     query = with_whole_rows(query)
     output = torch.empty(tokens, heads, head_dim, dtype=query.dtype)
     if tokens == 0:
@@ -66,5 +69,6 @@ def paged_attention(
         0 if phi is None else phi.data_ptr(),
         split_tokens,
         torch.get_num_threads(),
+        kv_bits,
     )
     return output, recomputed

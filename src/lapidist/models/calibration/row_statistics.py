@@ -54,9 +54,10 @@ class RowStatistics:
     def observe(self, layer: int, query: Tensor, cache: PagedKVCache, layout: PagedLayout) -> None:
         """An ``AttentionObserver``."""
         config, device = self._config, query.device
+        keys, values = cache.numbers(layer)
         maxima = row_maxima(
             query,
-            cache.keys[layer],
+            keys,
             layout,
             config.attention_scale,
             config.sliding_windows[layer],
@@ -70,7 +71,7 @@ class RowStatistics:
         counts = contexts > 1
         self._add(layer, maxima[counts], buckets_of(contexts[counts]))
         page, slot = layout.slots // cache.page_size, layout.slots % cache.page_size
-        largest = cache.values[layer][page, :, slot].abs().amax().float()
+        largest = values[page, :, slot].abs().amax().float()
         self.largest_value[layer] = torch.maximum(self.largest_value[layer], largest)
 
     def _add(self, layer: int, maxima: Tensor, buckets: Tensor) -> None:

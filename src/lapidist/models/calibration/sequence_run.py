@@ -21,7 +21,7 @@ class SequenceRun:
         self._decoder = decoder
         self._pages = list(range(-(-context // _PAGE_SIZE)))
         shape = (config.num_layers, len(self._pages), _PAGE_SIZE, config.num_kv_heads, config.head_dim)
-        self._cache = PagedKVCache(*shape, decoder.dtype, decoder.device)
+        self._cache = PagedKVCache(*shape, decoder.dtype, decoder.device, decoder.kv_bits)
 
     def run(self, token_ids: Sequence[int], observer: AttentionObserver | None = None) -> Iterator[range]:
         """Yields the positions of each chunk after it was computed."""
