@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 import torch
 
+from lapidist.kernels.kv_cache import PagedKVCache
 from lapidist.models.checkpoint_tensors import EMBEDDING, LM_HEAD, TensorSpec, model_tensors, stored_format
 from lapidist.models.config import ModelConfig
 from lapidist.models.errors import CheckpointError
@@ -82,9 +83,10 @@ def checkpoint_parts(directory: Path) -> CheckpointParts:
 
 
 def kv_bytes_per_token(config: ModelConfig, bits: int) -> int:
-    """Keys and values of one token in all layers. Quantized ones have two 16-bit parameters per head."""
-    head = config.head_dim * config.dtype.itemsize if bits == FLOAT_BITS else config.head_dim * bits // 8 + 4
-    return 2 * config.num_layers * config.num_kv_heads * head
+    """Keys and values of one token in all layers."""
+    return PagedKVCache.bytes_per_page(
+        config.num_layers, 1, config.num_kv_heads, config.head_dim, config.dtype, bits
+    )
 
 
 @dataclass(frozen=True)

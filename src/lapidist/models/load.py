@@ -12,6 +12,7 @@ from lapidist.kernels.linear import Linear
 from lapidist.kernels.norm import RMSNorm
 from lapidist.kernels.quantized_linear import QuantizedLinear, WeightOnlyLinear
 from lapidist.kernels.softmax import SoftmaxMode
+from lapidist.models.checkpoint_tensors import EMBEDDING, LM_HEAD
 from lapidist.models.config import DTYPES, ModelConfig
 from lapidist.models.decoder import Decoder, DecoderWeights
 from lapidist.models.families import FAMILIES
@@ -19,9 +20,6 @@ from lapidist.models.layer import Layer, Projection
 from lapidist.models.quantization_config import QuantizationConfig, WeightFormat
 from lapidist.models.quantized_tensors import read_quantized
 from lapidist.models.weights import Part, WeightFiles
-
-_EMBEDDING = "model.embed_tokens.weight"
-_LM_HEAD = "lm_head.weight"
 
 # The name of a matrix and how many features it gives.
 _Matrix = tuple[str, int]
@@ -109,7 +107,7 @@ class _Loader:
             layers=tuple(self._layer(index) for index in range(config.num_layers)),
             final_norm=self._norm("model.norm"),
         )
-        self._files.warn_of_unread([_LM_HEAD] if config.tie_embeddings else [])
+        self._files.warn_of_unread([LM_HEAD] if config.tie_embeddings else [])
         return Decoder(
             config, weights, self._dtype, self._device, softmax_mode, kv_bits=self._quantization.kv_bits
         )
@@ -186,7 +184,7 @@ class _Loader:
         return self._copy([(f"{name}.weight", (length,))])
 
     def _lm_head(self) -> Projection:
-        name = _EMBEDDING if self._config.tie_embeddings else _LM_HEAD
+        name = EMBEDDING if self._config.tie_embeddings else LM_HEAD
         matrices = [(name.removesuffix(".weight"), self._config.vocab_size)]
         return self._projection(matrices, self._config.hidden_size, None, self._quantization.lm_head)
 
@@ -194,7 +192,7 @@ class _Loader:
         """The head's weight if the two are tied and it can be read; on a CPU mapped from the file."""
         if self._config.tie_embeddings and isinstance(lm_head, Linear) and not lm_head.is_packed:
             return Embedding(lm_head.weight, self._dtype)
-        table = self._vocabulary(_EMBEDDING)
+        table = self._vocabulary(EMBEDDING)
         on_cpu = self._device.type == "cpu"
         return Embedding(self._files.mapped(table) if on_cpu else self._copy([table]), self._dtype)
 

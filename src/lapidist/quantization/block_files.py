@@ -5,14 +5,13 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from lapidist.models.checkpoint_tensors import EMBEDDING, LM_HEAD
 from lapidist.models.config import ModelConfig
 from lapidist.models.families import FAMILIES
 from lapidist.models.weights import WeightFiles
 from lapidist.quantization.block import BlockShape, BlockWeights, EndWeights
 
-EMBEDDING = "model.embed_tokens"
-FINAL_NORM = "model.norm"
-LM_HEAD = "lm_head"
+FINAL_NORM = "model.norm.weight"
 
 
 def block_shape(config: ModelConfig) -> BlockShape:
@@ -103,9 +102,9 @@ class BlockFiles:
 def read_ends(files: WeightFiles, config: ModelConfig) -> EndWeights:
     """Embedding, final norm and head. Matrices are as they lie in their file, mapped."""
     shape = (config.vocab_size, config.hidden_size)
-    embedding = files.mapped((f"{EMBEDDING}.weight", shape))
-    head = embedding if config.tie_embeddings else files.mapped((f"{LM_HEAD}.weight", shape))
-    norm = _read(files, f"{FINAL_NORM}.weight", (config.hidden_size,)) + config.norm_offset
+    embedding = files.mapped((EMBEDDING, shape))
+    head = embedding if config.tie_embeddings else files.mapped((LM_HEAD, shape))
+    norm = _read(files, FINAL_NORM, (config.hidden_size,)) + config.norm_offset
     return EndWeights(embedding, norm, head)
 
 

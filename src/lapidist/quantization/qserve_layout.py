@@ -83,7 +83,9 @@ def unpack_codes(qweight: Tensor) -> Tensor:
 def unpack_groups(parameters: Tensor) -> Tensor:
     """``[groups, rows]`` in the order of lanes to ``[rows, groups]``."""
     groups, rows = parameters.shape
-    return parameters.reshape(groups, rows // BLOCK, 8, 4).transpose(2, 3).reshape(groups, rows).T.contiguous()
+    return (
+        parameters.reshape(groups, rows // BLOCK, 8, 4).transpose(2, 3).reshape(groups, rows).T.contiguous()
+    )
 
 
 def _refuse(problem: str, where: Tensor) -> None:

@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lapidist.kernels.kv_quantization import check_kv_bits
 from lapidist.kernels.linear import Linear
 from lapidist.kernels.norm import RMSNorm
 from lapidist.kernels.quantized_linear import QuantizedLinear, WeightOnlyLinear
 from lapidist.kernels.quantized_weight import QuantizedWeight
+from lapidist.models.checkpoint_tensors import EMBEDDING, LM_HEAD
 from lapidist.models.config import CONFIG_FILE, ModelConfig
 from lapidist.models.json_file import read_json_object
 from lapidist.models.layer import Projection
@@ -24,14 +26,7 @@ from lapidist.models.softmax_config import SECTION
 from lapidist.models.tokenizer import Tokenizer
 from lapidist.models.weights import WeightFiles
 from lapidist.quantization.block import BlockWeights, EndWeights
-from lapidist.quantization.block_files import (
-    EMBEDDING,
-    FINAL_NORM,
-    LM_HEAD,
-    BlockFiles,
-    block_shape,
-    read_ends,
-)
+from lapidist.quantization.block_files import FINAL_NORM, BlockFiles, block_shape, read_ends
 from lapidist.quantization.block_passes import rotate, rotate_rows, smooth
 from lapidist.quantization.calibration_tokens import calibration_tokens
 from lapidist.quantization.layer_run import PROJECTIONS, LayerRun, make_layer, stacked_bias, stacked_weight
@@ -77,6 +72,7 @@ def quantize(
     config = ModelConfig.from_directory(source)
     if config.quantization is not None:
         raise ValueError(f"{source} is quantized already ({config.quantization.recipe}): give the original")
+    check_kv_bits(recipe.kv_cache, config.head_dim)
     return _Run(source, out, config, recipe, texts, progress).run()
 
 
@@ -216,12 +212,12 @@ class _Run:
             if inputs is None and needs_inputs(recipe.lm_head):
                 inputs = self._head_inputs(final_norm, hidden)
             rounded.append(round_weight(rows.lm_head, recipe.lm_head, inputs))
-        tensors = {f"{EMBEDDING}.weight": torch.cat(embedding)}
-        tensors[f"{FINAL_NORM}.weight"] = (final_norm - self._config.norm_offset).to(dtype)
+        tensors = {EMBEDDING: torch.cat(embedding)}
+        tensors[FINAL_NORM] = (final_norm - self._config.norm_offset).to(dtype)
         if rounded:
-            tensors |= tensors_of(LM_HEAD, QuantizedWeight.stacked(rounded))
+            tensors |= tensors_of(LM_HEAD.removesuffix(".weight"), QuantizedWeight.stacked(rounded))
         elif not self._stays_tied:
-            tensors[f"{LM_HEAD}.weight"] = torch.cat(heads)
+            tensors[LM_HEAD] = torch.cat(heads)
         self._unfinished.write_shard(self._config.num_layers, tensors)
 
     def _head_inputs(self, final_norm: Tensor, hidden: Tensor) -> InputStatistics:

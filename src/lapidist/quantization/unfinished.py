@@ -2,7 +2,6 @@
 was stopped goes on with."""
 
 import hashlib
-import json
 import os
 import shutil
 from pathlib import Path
@@ -15,10 +14,11 @@ from torch import Tensor
 from lapidist.models.calibration.checkpoint_files import check_new
 from lapidist.models.config import CONFIG_FILE
 from lapidist.models.errors import CheckpointError
-from lapidist.models.weights import INDEX_FILE, SINGLE_FILE
+from lapidist.models.json_file import write_json
+from lapidist.models.new_checkpoint import copy_companions
+from lapidist.models.weights import INDEX_FILE
 
 _STATE = "hidden_states.resume"
-_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 
 
 def fingerprint(source: Path, *ingredients: str | bytes) -> str:
@@ -90,13 +90,9 @@ class UnfinishedCheckpoint:
                 index |= dict.fromkeys(file.keys(), name)
             total += (self._directory / name).stat().st_size
         try:
-            _write_json(
-                self._directory / INDEX_FILE, {"metadata": {"total_size": total}, "weight_map": index}
-            )
-            _write_json(self._directory / CONFIG_FILE, config)
-            for file in source.iterdir():
-                if _is_companion(file):
-                    shutil.copy2(file, self._directory / file.name)
+            write_json(self._directory / INDEX_FILE, {"metadata": {"total_size": total}, "weight_map": index})
+            write_json(self._directory / CONFIG_FILE, config)
+            copy_companions(source, self._directory)
             (self._directory / _STATE).unlink(missing_ok=True)
             os.rename(self._directory, self._out)
         except OSError as error:
@@ -119,14 +115,3 @@ class UnfinishedCheckpoint:
     def _unwritable(self, error: Exception) -> CheckpointError:
         reason = error.strerror if isinstance(error, OSError) else error
         return CheckpointError(f"{self._out}: cannot be written ({reason})")
-
-
-def _is_companion(file: Path) -> bool:
-    """A file that belongs to the model but holds no weights."""
-    if not file.is_file() or file.name.startswith(".") or file.name == CONFIG_FILE:
-        return False
-    return file.suffix not in _WEIGHTS and not file.name.endswith((".index.json", INDEX_FILE, SINGLE_FILE))
-
-
-def _write_json(file: Path, content: dict[str, Any]) -> None:
-    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
