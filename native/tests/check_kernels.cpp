@@ -277,7 +277,7 @@ void check_rows(const IntegerRows& found, const std::vector<double>& expected, i
             const int code = found.codes[r * found.stride + c];
             if (c < columns) {
                 sums[c / 128] += code;
-                expect_close("quantized row", double{code} * found.scales[r], expected[r * columns + c], found.scales[r] * 0.501);
+                expect_close("quantized row", static_cast<double>(code) * found.scales[r], expected[r * columns + c], found.scales[r] * 0.501);
             } else {
                 expect_close("code beyond the columns", code, 0, 0);
             }
