@@ -164,6 +164,20 @@ struct QuantizedLinearCall {
 // y = x W^T + b of integers with scales.
 void quantized_linear(const QuantizedLinearCall& call);
 
+struct WeightOnlyLinearCall {
+    WeightForm form;
+    Type type;           // of x and y
+    const void* x;       // [rows, columns], rows x_stride elements apart
+    int64_t x_stride;
+    const void* weight;  // packed for quantized_linear
+    void* y;             // [rows, outputs]
+    int64_t rows, columns, outputs;
+    int threads;
+};
+
+// y = x W^T + b of floating-point x, the weight's integers expanded piece by piece.
+void weight_only_linear(const WeightOnlyLinearCall& call);
+
 // Rows as integers: x = code * scale, the scale the row's largest magnitude / 127.
 struct QuantizedRowsOut {
     int8_t* codes;  // [rows, codes_stride], zeros beyond the columns

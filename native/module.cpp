@@ -135,6 +135,14 @@ void bind_quantized_linear(int form, int type, uintptr_t x, int64_t x_stride, ui
     quantized_linear(call);
 }
 
+void bind_weight_only_linear(int form, int type, uintptr_t x, int64_t x_stride, uintptr_t weight, uintptr_t y, int64_t rows,
+                             int64_t columns, int64_t outputs, int threads) {
+    const WeightOnlyLinearCall call{static_cast<WeightForm>(form), static_cast<Type>(type), pointer<const void>(x), x_stride,
+                                    pointer<const void>(weight), pointer<void>(y), rows, columns, outputs, threads};
+    nb::gil_scoped_release release;
+    weight_only_linear(call);
+}
+
 QuantizedRowsOut rows_out(uintptr_t codes, int64_t codes_stride, uintptr_t scales, uintptr_t sums) {
     return {pointer<int8_t>(codes), codes_stride, pointer<float>(scales), pointer<int32_t>(sums)};
 }
@@ -170,6 +178,8 @@ void define_quantized(nb::module_& m) {
           "bias"_a, "packed"_a, "columns"_a, "outputs"_a, "threads"_a);
     m.def("quantized_linear", &bind_quantized_linear, "form"_a, "type"_a, "x"_a, "x_stride"_a, "x_scales"_a, "x_sums"_a, "weight"_a, "y"_a,
           "sums"_a, "rows"_a, "columns"_a, "outputs"_a, "threads"_a);
+    m.def("weight_only_linear", &bind_weight_only_linear, "form"_a, "type"_a, "x"_a, "x_stride"_a, "weight"_a, "y"_a, "rows"_a,
+          "columns"_a, "outputs"_a, "threads"_a);
     m.def("quantize_rows", &bind_quantize_rows, "type"_a, "x"_a, "x_stride"_a, "codes"_a, "codes_stride"_a, "scales"_a, "sums"_a, "rows"_a,
           "columns"_a, "threads"_a);
     m.def("rms_norm_quantized", &bind_rms_norm_quantized, "type"_a, "x"_a, "x_stride"_a, "weight"_a, "eps"_a, "codes"_a, "codes_stride"_a,

@@ -1,13 +1,6 @@
 // y = x W^T + b for 8-bit activations and 4-bit or 8-bit weights (QServe, arXiv 2405.04532, section 5), in integers up to
 // the scales: exact, whatever the processor, the number of rows and of threads.
 //
-// Packed, the weights of 64 outputs form a panel, which is read from front to back in one stream:
-//   - the columns in steps: 8 columns of 4 bits [64, 4], low nibbles columns 0 to 3 of the step and high nibbles 4 to 7, or
-//     4 columns of 8 bits [64, 4] with 128 added: a 32-bit lane is one output. kGroups4: after each group of 128 columns
-//     its scales as uint8 [64] and its zeros as int8 [64];
-//   - as floats, [64] each: scales; zeros for kChannel4; biases.
-// Columns are padded with zeros to a multiple of 8, outputs to one of 64.
-//
 // The codes are never turned into the weights that they stand for. As unsigned bytes they are one operand of the dot
 // product instruction, the signed activations the other. A group's sum is multiplied by the group's scale; zeros are
 // multiplied by sums of activations.
@@ -20,37 +13,18 @@
 
 #include "int8_dot.h"
 #include "kernels.h"
+#include "quantized_panel.h"
 #include "scratch.h"
 #include "work_ranges.h"
 
 namespace lapidist {
 namespace {
 
-constexpr int kPanel = kPanelOutputs;
-constexpr int kStepBytes = 4 * kPanel;
-constexpr int kGroupBytes = 2 * kPanel;
 constexpr int kVectors = kLanes == 16 ? 4 : 2;        // vectors of outputs in a tile
 constexpr int kTileRows = kLanes == 16 ? 6 : 4;
 constexpr int kTileOutputs = kVectors * kLanes;
-constexpr int64_t kAhead = 8192;                      // bytes; nearer or farther streams more slowly
-constexpr int64_t kBlockRows = 192;
+constexpr int64_t kBlockRows = 24;
 constexpr int64_t kPassSteps = 64;                    // without groups: 16 KiB of weights
-
-constexpr bool has_groups(WeightForm form) { return form == WeightForm::kGroups4; }
-constexpr int step_columns(WeightForm form) { return form == WeightForm::kChannel8 ? 4 : 8; }
-
-int64_t padded_columns(int64_t columns) { return (columns + 7) / 8 * 8; }
-int64_t group_count(int64_t columns) { return (columns + kGroupColumns - 1) / kGroupColumns; }
-
-// Where the parts of a panel lie.
-struct PanelLayout {
-    PanelLayout(WeightForm form, int64_t columns)
-        : groups(has_groups(form) ? group_count(columns) : 0),
-          floats(padded_columns(columns) / step_columns(form) * kStepBytes + groups * kGroupBytes),
-          bytes(floats + (form == WeightForm::kChannel4 ? 3 : 2) * kPanel * 4) {}
-
-    const int64_t groups, floats, bytes;
-};
 
 template <typename T, typename P>
 inline T read(const P* p) {
@@ -71,10 +45,11 @@ struct TileRows {
     int64_t sums_stride;
 };
 
-// acc[r][v] += x[r] . w over some steps. Meanwhile vectors `ahead_begin` to `ahead_end` of the weights kAhead bytes further
+// acc[r][v] += x[r] . w over some steps. Meanwhile vectors `ahead_begin` to `ahead_end` of the weights kBytesAhead bytes further
 // on are fetched.
 template <WeightForm kForm, int kRows>
-__attribute__((always_inline)) inline void multiply_steps(IntVector (&acc)[kRows][kVectors], const TileRows& x, const uint8_t* w, int64_t steps, int ahead_begin, int ahead_end) {
+__attribute__((always_inline)) inline void multiply_steps(IntVector (&acc)[kRows][kVectors], const TileRows& x, const uint8_t* w, int64_t steps,
+                                                          int ahead_begin, int ahead_end) {
     const auto multiply = [&](const IntVector (&weight)[kVectors], const int8_t* codes) {
 #pragma GCC unroll 8
         for (int r = 0; r < kRows; ++r) {
@@ -85,7 +60,7 @@ __attribute__((always_inline)) inline void multiply_steps(IntVector (&acc)[kRows
     };
     const int8_t* codes = x.codes;
     for (int64_t s = 0; s < steps; ++s, w += kStepBytes, codes += step_columns(kForm)) {
-        for (int v = ahead_begin; v < ahead_end; ++v) prefetch(w + kAhead + v * 4 * kLanes);
+        for (int v = ahead_begin; v < ahead_end; ++v) prefetch_near(w + kBytesAhead + v * 4 * kLanes);
         IntVector weight[kVectors];
         if constexpr (kForm == WeightForm::kChannel8) {
 #pragma GCC unroll 8
@@ -173,7 +148,7 @@ class QuantizedLinear {
         const int64_t rows = std::min(kBlockRows, call_.rows - row);
         const uint8_t* weight = static_cast<const uint8_t*>(call_.weight) + panel * layout_.bytes;
         std::fill(totals, totals + rows * kPanel, 0);
-        const int64_t all_steps = padded_columns(call_.columns) / step_columns(kForm);
+        const int64_t all_steps = padded_to_steps(call_.columns) / step_columns(kForm);
         const int64_t pass_steps = has_groups(kForm) ? kGroupColumns / step_columns(kForm) : kPassSteps;
         const uint8_t* w = weight;
         for (int64_t step = 0; step < all_steps; step += pass_steps) {
@@ -196,11 +171,7 @@ class QuantizedLinear {
             for (int o = 0; o < kPanel; o += kTileOutputs)
                 multiply_tile<kForm, decltype(size)::value>(tile_rows, w + 4 * o, steps, parameters + o, totals + r * kPanel + o, begin, end);
         });
-        if (has_groups(kForm) && is_first) fetch(parameters + kAhead, kGroupBytes);
-    }
-
-    static void fetch(const uint8_t* from, int64_t bytes) {
-        for (int64_t i = 0; i < bytes; i += 64) prefetch(from + i);
+        if (has_groups(kForm) && is_first) fetch_ahead(parameters, kGroupBytes);
     }
 
     int32_t row_sum(int64_t row) const {
@@ -209,7 +180,7 @@ class QuantizedLinear {
     }
 
     void write(const uint8_t* floats, int64_t first, int64_t row, int64_t rows, int32_t* totals) const {
-        if (row == 0) fetch(floats + kAhead, layout_.bytes - layout_.floats);
+        if (row == 0) fetch_ahead(floats, layout_.bytes - layout_.floats);
         for (int64_t r = 0; r < rows; ++r) {
             int32_t* total = totals + r * kPanel;
             if constexpr (kForm == WeightForm::kChannel8)
@@ -278,7 +249,7 @@ class PanelPacker {
 
     void place_group(int64_t o, int64_t group) {
         const int64_t from = (first_ + o) * layout_.groups + group;
-        const int64_t steps = std::min((group + 1) * kGroupColumns, padded_columns(call_.columns)) / step_columns(call_.form);
+        const int64_t steps = std::min((group + 1) * kGroupColumns, padded_to_steps(call_.columns)) / step_columns(call_.form);
         uint8_t* parameters = panel_ + steps * kStepBytes + group * kGroupBytes + o;
         parameters[0] = call_.group_scales[from];
         parameters[kPanel] = call_.group_zeros[from];

@@ -265,4 +265,7 @@ inline void pair_up(const bfloat16* a, const bfloat16* b, IntVector* pairs) {
 // such functions must be inlined always.
 __attribute__((always_inline)) inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
 
+// Into the first-level cache.
+inline void prefetch_near(const void* p) { __builtin_prefetch(p, 0, 3); }
+
 }  // namespace lapidist

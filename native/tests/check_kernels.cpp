@@ -302,7 +302,7 @@ void check_rows(const IntegerRows& found, const std::vector<double>& expected, i
             const int code = found.codes[r * found.stride + c];
             if (c < columns) {
                 sums[c / 128] += code;
-                expect_close("quantized row", double{code} * found.scales[r], expected[r * columns + c], found.scales[r] * 0.501);
+                expect_close("quantized row", static_cast<double>(code) * found.scales[r], expected[r * columns + c], found.scales[r] * 0.501);
             } else {
                 expect_close("code beyond the columns", code, 0, 0);
             }
@@ -368,6 +368,30 @@ void check_quantized_linear() {
     }
 }
 
+template <typename T>
+void check_weight_only() {
+    const IntegerWeight weight;
+    const int64_t rows = draw(0, 1) ? draw(1, 20) : draw(0, 300), columns = weight.columns, outputs = weight.outputs;
+    const int64_t stride = columns + draw(0, 3);
+    const int threads = draw(1, 3);
+    const std::vector<uint8_t> packed = weight.packed(threads);
+    const std::vector<T> x = normal<T>(rows ? (rows - 1) * stride + columns : 0);
+    std::vector<T> y = nans<T>(rows * outputs);
+    weight_only_linear({weight.form, type_of<T>(), x.data(), stride, packed.data(), y.data(), rows, columns, outputs, threads});
+    for (int64_t r = 0; r < rows; ++r) {
+        for (int64_t o = 0; o < outputs; o += draw(1, 3)) {
+            const double zero = weight.zeros.empty() ? 0 : weight.zeros[o];
+            double expected = weight.bias[o], size = 1;
+            for (int64_t c = 0; c < columns; ++c) {
+                const double value = to_float(x[r * stride + c]), product = value * weight.integer(o, c) * weight.scales[o];
+                expected += product - value * zero;
+                size += std::fabs(product) + std::fabs(value * zero);
+            }
+            expect_close("weight-only linear", to_float(y[r * outputs + o]), expected, tolerance<T>() * std::fabs(expected) + 1e-6 * size);
+        }
+    }
+}
+
 void check_exp2() {
     for (int i = 0; i < 10000; ++i) {
         const float x = std::uniform_real_distribution<float>(-126, 128)(generator);
@@ -389,6 +413,7 @@ void check_all(int rounds) {
         check_linear<T>();
         check_quantized_rows<T>();
         check_quantized_linear<T>();
+        check_weight_only<T>();
     }
 }
 

@@ -86,3 +86,29 @@ def multiply(
         outputs,
         torch.get_num_threads(),
     )
+
+
+def multiply_floats(form: int, x: Tensor, packed: Tensor, out: Tensor) -> None:
+    """``out = x W^T + bias`` without quantizing x.
+
+    Parameters
+    ----------
+    x : ``[rows, columns]`` in the dtype of ``out``; the rows may lie apart.
+    packed : the weight ``[outputs, columns]`` of this form as ``pack_weight`` gives it.
+    out : ``[rows, outputs]``, contiguous.
+    """
+    if x.stride(1) != 1:
+        x = x.contiguous()
+    rows, columns = x.shape
+    native().weight_only_linear(
+        form,
+        TYPES[out.dtype],
+        x.data_ptr(),
+        x.stride(0),
+        packed.data_ptr(),
+        out.data_ptr(),
+        rows,
+        columns,
+        out.shape[1],
+        torch.get_num_threads(),
+    )
