@@ -178,8 +178,9 @@ class Attention {
                     }
                 }
                 if constexpr (Keys::kNeedsQuerySums) {
-                    *query_sums = 0;
-                    for (int c = 0; c < call_.head_dim; ++c) *query_sums += to_float(packed[c]);
+                    FloatVector sum{};
+                    for (int c = 0; c < query_width_; c += kLanes) sum += load(packed + c);
+                    *query_sums = horizontal_sum(sum);
                 }
             }
         }

@@ -98,7 +98,7 @@ struct HeadTile {
         }
     }
 
-    float running_maximum(const FloatVector* x, SoftmaxMode mode, int r) {
+    __attribute__((always_inline)) float running_maximum(const FloatVector* x, SoftmaxMode mode, int r) {
         FloatVector largest = x[0];
         for (int j = 1; j < kBlockVectors; ++j) largest = maximum(largest, x[j]);
         // Subtracting an integer is exact, and so is rescaling by a power of two; an even one leaves exp2's ties alone too.
@@ -112,7 +112,7 @@ struct HeadTile {
         return maxima[r];
     }
 
-    void rescale(int r, float factor) {
+    __attribute__((noinline, cold)) void rescale(int r, float factor) {
         for (int c = 0; c < sum_width; c += kLanes) store(sums + r * sum_width + c, load(sums + r * sum_width + c) * factor);
         store(denominators + r * kLanes, load(denominators + r * kLanes) * factor);
     }

@@ -106,7 +106,7 @@ class QuantizedKeys {
         value_rows_ = memory.value_rows.reserve<uint8_t>(block_bytes + kSlack);
     }
 
-    static int query_width(int head_dim) { return head_dim; }
+    static int query_width(int head_dim) { return (head_dim + kLanes - 1) / kLanes * kLanes; }
     static int sum_width(int head_dim) { return kParts * part_width(head_dim); }
     // The parts of a row, each of whole vectors.
     static int sum_position(int c, int head_dim) {
@@ -118,6 +118,8 @@ class QuantizedKeys {
     void seek(int token) {
         token_ = token;
         present_ = std::min(kBlock, end_ - token);
+        here_ = place(token);
+        next_ = place(std::min(token + kBlock, end_ - 1));
     }
 
     // Head `first + index`; `count` heads from `first` on are taken in turn.
@@ -126,8 +128,8 @@ class QuantizedKeys {
         values_ = block(static_cast<const uint8_t*>(call_.values), first + index, value_rows_, &value_parameters_);
         transpose_rows(key_rows, page_.words() / 2, key_lanes_);
         // After a block of one head comes that of the next head, after the last one the next block of the first.
-        const bool same = index + 1 < count;
-        next_ = place(same ? token_ : std::min(token_ + kBlock, end_ - 1), same ? first + index + 1 : first);
+        const bool is_last = index + 1 == count;
+        fetched_ = head_of(is_last ? next_ : here_, is_last ? first : first + index + 1);
     }
 
     int row_tile() const { return kRowTile; }
@@ -139,7 +141,7 @@ class QuantizedKeys {
         // a tile has must not change a row's sums, because codes of later layers would turn to other ones.
         constexpr int kSets = kBlockVectors > 1 ? 1 : 2;
         FloatVector sums[kSets][kRows][kBlockVectors] = {};
-        const int width = call_.head_dim, words = page_.words();
+        const int width = query_width(call_.head_dim), words = page_.words();
         for (int lane = 0; lane < words / 2; ++lane) {
 #pragma GCC unroll 4
             for (int j = 0; j < kBlockVectors; ++j) {
@@ -186,12 +188,14 @@ class QuantizedKeys {
     void add_values(const Number* weights, bool are_first, float* sums) const {
         if (are_first) fetch(call_.values);
         constexpr int kAtOnce = kLanes == 16 && kRows <= 6 ? kParts : std::min(kParts, 2);
-        FloatVector offsets[kRows];
-#pragma GCC unroll 16
-        for (int r = 0; r < kRows; ++r) {
-            FloatVector offset{};
-            for (int j = 0; j < kBlockVectors; ++j) offset += load(weights + r * kBlock + j * kLanes) * value_parameters_.zeros[j];
-            offsets[r] = splat(horizontal_sum(offset));
+        float offsets[(kRows + 3) / 4 * 4];
+#pragma GCC unroll 4
+        for (int first = 0; first < kRows; first += 4) {
+            FloatVector products[4] = {};
+#pragma GCC unroll 4
+            for (int r = first; r < std::min(first + 4, kRows); ++r)
+                for (int j = 0; j < kBlockVectors; ++j) products[r - first] += load(weights + r * kBlock + j * kLanes) * value_parameters_.zeros[j];
+            store_horizontal_sums(products[0], products[1], products[2], products[3], offsets + first);
         }
         for (int word = 0; word < page_.words(); word += kLanes) {
             add_parts<kRows, 0, kAtOnce>(weights, offsets, word, sums);
@@ -205,7 +209,7 @@ class QuantizedKeys {
     static constexpr int kSlack = 4 * kBlock;
 
     struct Place {
-        int64_t page;  // in bytes
+        int64_t page;  // in bytes from the first one
         int slot;
     };
 
@@ -216,33 +220,34 @@ class QuantizedKeys {
 
     static int part_width(int head_dim) { return (head_dim / kParts + kLanes - 1) / kLanes * kLanes; }
 
-    // Where a token's codes, keys or values, are.
-    Place place(int token, int head) const {
-        const int64_t page = int64_t{pages_[token / call_.page_size]} * call_.kv_heads + head;
-        return {page * page_.bytes(), token % call_.page_size};
+    // Where a token of the first head lies.
+    Place place(int token) const {
+        return {int64_t{pages_[token / call_.page_size]} * call_.kv_heads * page_.bytes(), token % call_.page_size};
     }
+
+    Place head_of(Place place, int head) const { return {place.page + head * page_.bytes(), place.slot}; }
 
     // Sixteen tokens of one page, to come soon.
     __attribute__((always_inline)) void fetch(const void* pages) const {
-        const uint8_t* page = static_cast<const uint8_t*>(pages) + next_.page;
-        const uint8_t* codes = page + page_.code_offset(next_.slot);
+        const uint8_t* page = static_cast<const uint8_t*>(pages) + fetched_.page;
+        const uint8_t* codes = page + page_.code_offset(fetched_.slot);
         for (int64_t byte = 0; byte < kBlock * page_.row_bytes(); byte += 64) prefetch(codes + byte);
-        prefetch(page + page_.scale_offset(next_.slot));
-        prefetch(page + page_.zero_offset(next_.slot));
+        prefetch(page + page_.scale_offset(fetched_.slot));
+        prefetch(page + page_.zero_offset(fetched_.slot));
     }
 
     // The rows of a head's sixteen tokens, which come from `copied` unless they lie side by side. Tokens that are not
     // there get zeros for parameters; their codes are any.
     const uint8_t* block(const uint8_t* pages, int head, uint8_t* copied, Parameters* parameters) const {
         if (call_.page_size % kBlock == 0) {
-            const auto [offset, slot] = place(token_, head);
+            const auto [offset, slot] = head_of(here_, head);
             const uint8_t* page = pages + offset;
             set(page + page_.scale_offset(slot), page + page_.zero_offset(slot), parameters);
             return page + page_.code_offset(slot);
         }
         float16 scales[kBlock] = {}, zeros[kBlock] = {};
         for (int t = 0; t < present_; ++t) {
-            const auto [offset, slot] = place(token_ + t, head);
+            const auto [offset, slot] = head_of(place(token_ + t), head);
             const uint8_t* page = pages + offset;
             std::memcpy(copied + t * page_.row_bytes(), page + page_.code_offset(slot), page_.row_bytes());
             std::memcpy(scales + t, page + page_.scale_offset(slot), sizeof *scales);
@@ -265,7 +270,7 @@ class QuantizedKeys {
 
     // Channels of the parts from kFirst to kLast - 1, of the words from `word` on.
     template <int kRows, int kFirst, int kLast>
-    void add_parts(const Number* weights, const FloatVector* offsets, int word, float* sums) const {
+    void add_parts(const Number* weights, const float* offsets, int word, float* sums) const {
         FloatVector acc[kRows][kLast - kFirst] = {};
         const int64_t row_bytes = page_.row_bytes();
         constexpr int kStep = kInPairs<Number> ? 2 : 1;
@@ -304,7 +309,7 @@ class QuantizedKeys {
     const int32_t* pages_;
     const int end_;
     int token_ = 0, present_ = 0;
-    Place next_{};
+    Place here_{}, next_{}, fetched_{};
     int32_t* key_lanes_;  // [words / 2][16]
     uint8_t *key_rows_, *value_rows_;
     Parameters keys_, value_parameters_;
