@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-_PACKAGES = ("torch", "transformers", "llama-cpp-python", "numpy", "tokenizers")
+_PACKAGES = (
+    "torch",
+    "transformers",
+    "llama-cpp-python",
+    "openvino-genai",
+    "torchao",
+    "numpy",
+    "tokenizers",
+)
 
 
 def write_result(name: str, result: dict[str, Any]) -> Path:

@@ -16,7 +16,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.engine_vs_peers import Worker
+from benchmarks.peers.worker import Worker
 from benchmarks.result_file import write_result
 
 POINTS = ((1, 128), (1, 1024), (1, 4096), (1, 6144), (4, 128), (4, 1024), (8, 128), (8, 1024))

@@ -12,13 +12,11 @@ import argparse
 import json
 import os
 import random
-import statistics
-import subprocess
-import sys
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
+from benchmarks.peers.summary import Rates, print_summary, summarize
+from benchmarks.peers.worker import Worker
 from benchmarks.peers.write_gguf import write_gguf
 from benchmarks.result_file import write_result
 from lapidist.workload.generated_trace import generate_trace
@@ -31,42 +29,6 @@ CLAIMS = {
     "transformers": {"decode": 1.3, "prefill": 1.0, "mixed": 2.0},
     "llama.cpp": {"decode": 1.05, "long": 1.3},
 }
-
-
-class Worker:
-    """An engine in its own process."""
-
-    def __init__(self, engine: str, path: Path, threads: int) -> None:
-        self.engine = engine
-        self.peak_memory_bytes = 0
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.peers.worker", engine, str(path), str(threads)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"OMP_NUM_THREADS": str(threads)},
-        )
-        self._answer()
-
-    def measure(self, what: str, **arguments: Any) -> float:
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"measure": what, "arguments": arguments}) + "\n")
-        self._process.stdin.flush()
-        answer = self._answer()
-        self.peak_memory_bytes = answer["peak_memory_bytes"]
-        return float(answer["value"])
-
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
-
-    def _answer(self) -> Any:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise SystemExit(f"the {self.engine} worker ended with status {self._process.wait()}")
-        return json.loads(line)
 
 
 class Round:
@@ -148,22 +110,20 @@ def main() -> None:
     finally:
         for worker in workers:
             worker.close()
-    result = _summarize(rates) | {
+    result = summarize(rates, CLAIMS) | {
         "shape": {key: config[key] for key in ("hidden_size", "num_hidden_layers", "vocab_size")},
         "checkpoint": args.checkpoint.name,
         "settings": {key: value for key, value in vars(args).items() if key not in ("checkpoint", "gguf")},
         "load_average_before": load_average,
         "peak_memory_bytes": {worker.engine: worker.peak_memory_bytes for worker in workers},
     }
-    _print(result)
+    print_summary(result)
     print(f"written to {write_result(args.result, result)}")
 
 
-def _measure(
-    workers: list[Worker], vocab_size: int, args: argparse.Namespace
-) -> dict[str, dict[str, list[float]]]:
-    """Tokens per second by kind and engine, one number a round; round 0 warms up and does not count."""
-    rates: dict[str, dict[str, list[float]]] = {kind: defaultdict(list) for kind in args.kinds}
+def _measure(workers: list[Worker], vocab_size: int, args: argparse.Namespace) -> Rates:
+    """Round 0 warms up and does not count."""
+    rates: Rates = {kind: defaultdict(list) for kind in args.kinds}
     for number in range(args.rounds + 1):
         current = Round(number, vocab_size, args)
         for kind in args.kinds:
@@ -174,44 +134,6 @@ def _measure(
                 if number > 0:
                     rates[kind][worker.engine].append(rate)
     return rates
-
-
-def _summarize(rates: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
-    medians = {
-        kind: {name: statistics.median(found) for name, found in by.items()} for kind, by in rates.items()
-    }
-    ratios = {
-        kind: {
-            peer: statistics.median(
-                ours / theirs for ours, theirs in zip(by["lapidist"], by[peer], strict=True)
-            )
-            for peer in by
-            if peer != "lapidist"
-        }
-        for kind, by in rates.items()
-        if "lapidist" in by
-    }
-    met = {
-        f"{kind} over {peer}": ratios[kind][peer] >= least
-        for peer, claims in CLAIMS.items()
-        for kind, least in claims.items()
-        if peer in ratios.get(kind, {})
-    }
-    return {
-        "tokens_per_second": rates,
-        "tokens_per_second_median": medians,
-        "lapidist_over_peer_median": ratios,
-        "claims": CLAIMS,
-        "met": met,
-    }
-
-
-def _print(result: dict[str, Any]) -> None:
-    for kind, medians in result["tokens_per_second_median"].items():
-        ratios = result["lapidist_over_peer_median"].get(kind, {})
-        for engine, median in medians.items():
-            ratio = f"   lapidist is {ratios[engine]:.2f}x" if engine in ratios else ""
-            print(f"{kind:8} {engine:13} {median:10.2f} tokens/s{ratio}")
 
 
 if __name__ == "__main__":

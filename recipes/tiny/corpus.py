@@ -11,6 +11,9 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
+from lapidist.evaluation import haystack
+from recipes.tiny.tokenizer import runtime_tokenizer
+
 # Relative chance that a training row comes from a source. The reviews are half of all bytes but lower-case
 # and crude, so they count for less than their size; the prose that reads best counts for more.
 SOURCE_WEIGHTS = {
@@ -103,12 +106,7 @@ def chunks(text: str, size: int = CHUNK_BYTES) -> Iterator[str]:
 
 def sentence_starts(tokens: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
     """Positions [sentences] that follow a full stop (or ! or ?) and begin with a space or a line end."""
-    vocabulary = tokenizer.get_vocab()
-    ends = [vocabulary[mark] for mark in (".", "!", "?", "Ġ.", "Ġ!", "Ġ?") if mark in vocabulary]
-    opens = np.zeros(max(vocabulary.values()) + 1, dtype=bool)
-    for token, index in vocabulary.items():
-        opens[index] = token[0] in "ĠĊ"
-    return np.flatnonzero(np.isin(tokens[:-1], ends) & opens[tokens[1:]]) + 1
+    return haystack.sentence_starts(tokens, runtime_tokenizer(tokenizer))
 
 
 def load_sources(data: Path, tokenizer: Tokenizer) -> list[Source]:

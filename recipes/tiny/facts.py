@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lapidist.evaluation.needle_facts import number, outing, pick, thing
 from recipes.tiny import words
 
 Random = np.random.Generator
@@ -25,21 +26,6 @@ class Fact:
     question: str
     lead: str
     answer: str
-
-
-def pick(rng: Random, choices: list[str]) -> str:
-    return choices[int(rng.integers(len(choices)))]
-
-
-def thing(rng: Random) -> str:
-    """An adjective and a noun, about 15,000 different ones."""
-    return f"{pick(rng, words.ADJECTIVES)} {pick(rng, words.NOUNS)}"
-
-
-def number(rng: Random, digits: int | None = None) -> str:
-    """A random number of 3 to 7 digits (or `digits`), its first digit not zero."""
-    count = digits or int(rng.integers(3, 8))
-    return str(rng.integers(10 ** (count - 1), 10**count))
 
 
 def secret(rng: Random, kind: str, subject: str, value: str) -> Fact:
@@ -74,15 +60,6 @@ def pass_key(rng: Random) -> Fact:
     value = number(rng, 5)
     statement = f"The pass key is {value}. Remember it. {value} is the pass key."
     return Fact("pass key", statement, "What is the pass key?", "The pass key is", f" {value}")
-
-
-def outing(rng: Random) -> str:
-    """Something to do, a dozen words that cannot be guessed."""
-    park = f"{pick(rng, words.NOUNS).capitalize()} {pick(rng, words.PLACES)}"
-    return (
-        f" eat a {pick(rng, words.FOODS)} and {pick(rng, words.ACTIVITIES)} in {park} "
-        f"on a {pick(rng, words.WEATHER)} day"
-    )
 
 
 def best_thing(rng: Random) -> Fact:

@@ -10,6 +10,8 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
+from lapidist.models import tokenizer as runtime
+
 PAD, BOS, EOS, END = "<|pad|>", "<|bos|>", "<|eos|>", "<|end|>"
 SYSTEM, USER, ASSISTANT = "<|system|>", "<|user|>", "<|assistant|>"
 SPECIAL_TOKENS = [PAD, BOS, EOS, SYSTEM, USER, ASSISTANT, END]
@@ -55,6 +57,11 @@ def encode(tokenizer: Tokenizer, text: str) -> list[int]:
     """Token ids of `text` alone: nothing prepended."""
     ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
     return ids
+
+
+def runtime_tokenizer(tokenizer: Tokenizer) -> runtime.Tokenizer:
+    """The same as Lapidist has it when it serves the model."""
+    return runtime.Tokenizer(tokenizer, {"bos_token": BOS, "eos_token": EOS}, {"default": CHAT_TEMPLATE})
 
 
 def tokenizer_config(max_positions: int) -> dict[str, Any]:

@@ -15,18 +15,7 @@ transformers = pytest.importorskip("transformers")
 
 from benchmarks.peers.run_llama_cpp import LlamaCpp  # noqa: E402
 from benchmarks.peers.write_gguf import write_gguf  # noqa: E402
-
-SMALL = {
-    "num_hidden_layers": 3,
-    "hidden_size": 128,
-    "intermediate_size": 192,
-    "num_attention_heads": 8,
-    "num_key_value_heads": 2,
-    "head_dim": 32,
-    "vocab_size": 512,
-    "bos_token_id": 256,
-    "eos_token_id": 257,
-}
+from tests.peers.small_llama import SMALL  # noqa: E402
 
 
 @pytest.mark.parametrize("shape", ["llama-3.2-1b", "llama-2-7b"])

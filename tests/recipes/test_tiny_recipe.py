@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
+from lapidist.evaluation.needle_facts import draw_needle
 from recipes.tiny import corpus, export, facts, retrieval, tasks, train, words
 from recipes.tiny.batches import make_batches
 from recipes.tiny.model import ModelConfig, TinyLlama
@@ -132,9 +133,9 @@ def test_probes_hide_the_answer_near_their_depth(
 def test_prompt_and_answer_tokenize_as_one_text(materials: Materials) -> None:
     rng = np.random.default_rng()
     for style in retrieval.STYLES:
-        _, question, answer = retrieval.needle_sentence(rng, style)
-        joined = encode(materials.tokenizer, question + answer)
-        assert joined == encode(materials.tokenizer, question) + encode(materials.tokenizer, answer)
+        needle = draw_needle(rng, style)
+        apart = encode(materials.tokenizer, needle.lead) + encode(materials.tokenizer, needle.answer)
+        assert encode(materials.tokenizer, needle.lead + needle.answer) == apart
 
 
 def test_exact_match_is_what_greedy_decoding_gives(materials: Materials) -> None:

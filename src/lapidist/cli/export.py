@@ -22,7 +22,7 @@ def export(
     Example: lapidist export ./llama-qoq ./llama-qoq-bf16
     """
     from lapidist.bundled import resolve_model
-    from lapidist.cli.eval_progress import progress_bar
+    from lapidist.cli.progress import progress_bar
     from lapidist.quantization.export import export_checkpoint
 
     with progress_bar() as show:

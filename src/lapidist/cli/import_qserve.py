@@ -21,7 +21,7 @@ def import_qserve(
 
     Example: lapidist import-qserve ./Llama-3-8B-QServe-g128 ./llama-3-8b-g128
     """
-    from lapidist.cli.eval_progress import progress_bar
+    from lapidist.cli.progress import progress_bar
     from lapidist.quantization.qserve_import import import_qserve
 
     with progress_bar() as show:

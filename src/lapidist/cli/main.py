@@ -8,8 +8,13 @@ from lapidist.cli.bench import bench
 from lapidist.cli.calibrate_attention import calibrate_attention
 from lapidist.cli.chat import chat
 from lapidist.cli.demo import demo
+from lapidist.cli.eval import evaluate
+from lapidist.cli.export import export
 from lapidist.cli.generate import generate
+from lapidist.cli.import_qserve import import_qserve
+from lapidist.cli.inspect import inspect
 from lapidist.cli.make_checkpoint import make_checkpoint
+from lapidist.cli.quantize import quantize
 from lapidist.cli.serve import serve
 from lapidist.cli.tune import tune
 
@@ -24,9 +29,14 @@ app.command("serve")(serve)
 app.command("generate")(generate)
 app.command("chat")(chat)
 app.command("make-checkpoint")(make_checkpoint)
+app.command("quantize")(quantize)
+app.command("inspect")(inspect)
+app.command("export")(export)
+app.command("import-qserve")(import_qserve)
 app.command("tune")(tune)
 app.command("calibrate-attention")(calibrate_attention)
 app.add_typer(bench, name="bench")
+app.add_typer(evaluate, name="eval")
 
 
 def main() -> None:

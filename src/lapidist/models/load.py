@@ -10,8 +10,9 @@ from lapidist.kernels.dispatch_storage import load_table
 from lapidist.kernels.embedding import Embedding
 from lapidist.kernels.linear import Linear
 from lapidist.kernels.norm import RMSNorm
-from lapidist.kernels.quantized_linear import QuantizedLinear, WeightOnlyLinear
+from lapidist.kernels.quantized_linear import QuantizedLinear
 from lapidist.kernels.softmax import SoftmaxMode
+from lapidist.kernels.weight_only_linear import WeightOnlyLinear
 from lapidist.models.checkpoint_tensors import EMBEDDING, LM_HEAD
 from lapidist.models.config import DTYPES, ModelConfig
 from lapidist.models.decoder import Decoder, DecoderWeights

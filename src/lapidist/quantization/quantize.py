@@ -14,8 +14,9 @@ from torch import Tensor
 from lapidist.kernels.kv_quantization import check_kv_bits
 from lapidist.kernels.linear import Linear
 from lapidist.kernels.norm import RMSNorm
-from lapidist.kernels.quantized_linear import QuantizedLinear, WeightOnlyLinear
+from lapidist.kernels.quantized_linear import QuantizedLinear
 from lapidist.kernels.quantized_weight import QuantizedWeight
+from lapidist.kernels.weight_only_linear import WeightOnlyLinear
 from lapidist.models.checkpoint_tensors import EMBEDDING, LM_HEAD
 from lapidist.models.config import CONFIG_FILE, ModelConfig
 from lapidist.models.json_file import read_json_object
