@@ -1,6 +1,10 @@
 """What Prometheus reads adds up with what clients were told."""
 
+from pathlib import Path
+
 from prometheus_client.parser import text_string_to_metric_families
+
+from lapidist.models.checkpoint_parts import checkpoint_parts
 
 COMPLETION = {"model": "random-llama", "max_tokens": 5, "ignore_eos": True}
 LASTING = {"model": "random-llama", "prompt": "the cat", "max_tokens": 60_000, "ignore_eos": True}
@@ -67,6 +71,15 @@ def test_rows_of_attention(start) -> None:
     # One layer of four heads; the last token is not computed.
     assert found["lapidist_attention_rows_total",] == 4 * (usage["total_tokens"] - 1)
     assert found["lapidist_attention_rows_recomputed_total", "0"] == 0
+
+
+def test_bytes_by_part(start, llama_directory: Path) -> None:
+    with start() as served, served.http() as http:
+        found = samples(http)
+    parts = checkpoint_parts(llama_directory)
+    assert found["lapidist_checkpoint_bytes", "weights"] == parts.byte_counts["weights"]
+    assert sum(value for name, value in found.items() if "lapidist_checkpoint_bytes" in name) == parts.total
+    assert found["lapidist_kv_bytes_per_token",] == parts.kv_bytes_per_token
 
 
 def test_gauges_while_running(start) -> None:

@@ -17,6 +17,7 @@ from lapidist.engine.errors import EngineDeadError, InvalidRequestError, QueueFu
 from lapidist.engine.outputs import RequestOutput
 from lapidist.engine.request import Request
 from lapidist.engine.sampling_params import SamplingParams
+from lapidist.models.checkpoint_parts import CheckpointParts
 from lapidist.models.config import ModelConfig
 from lapidist.models.tokenizer import Tokenizer
 
@@ -132,6 +133,11 @@ class AsyncLLM:
     def chat_prompt(self, messages: list[dict[str, Any]], **variables: Any) -> Prompt:
         """The prompt that the checkpoint's chat template makes of a conversation."""
         return self._engine.chat_prompt(messages, **variables)
+
+    @property
+    def parts(self) -> CheckpointParts:
+        """What the checkpoint's bytes are spent on."""
+        return self._engine.parts
 
     def stats(self) -> EngineStats:
         return self._engine.stats()

@@ -26,6 +26,7 @@ from lapidist.engine.sampling_params import SamplingParams
 from lapidist.engine.scheduler import ScheduledStep, Scheduler
 from lapidist.engine.sequence import Sequence
 from lapidist.engine.structured_output import GrammarCompiler
+from lapidist.models.checkpoint_parts import checkpoint_parts
 from lapidist.models.generation_config import load_generation_defaults
 from lapidist.models.load import load_decoder, resolve_device, resolve_dtype
 from lapidist.models.softmax_config import resolve_softmax_mode
@@ -135,6 +136,7 @@ class Engine:
             resolve_softmax_mode(config.attention_softmax),
         )
         self.config = self.decoder.config
+        self.parts = checkpoint_parts(Path(config.model))
         self.tokenizer = Tokenizer.from_directory(Path(config.model))
         self.generation_defaults = load_generation_defaults(Path(config.model))
         self.eos_token_ids = frozenset(self.generation_defaults.eos_token_ids)

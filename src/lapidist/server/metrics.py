@@ -108,3 +108,14 @@ class _EngineCollector(Collector):
         for layer, count in enumerate(stats.attention_rows_recomputed):
             recomputed.add_metric([str(layer)], count)
         yield recomputed
+        parts = GaugeMetricFamily(
+            "lapidist_checkpoint_bytes", "Bytes of the checkpoint's tensors by part.", labels=["part"]
+        )
+        for part, count in self._engine.parts.byte_counts.items():
+            parts.add_metric([part], count)
+        yield parts
+        yield GaugeMetricFamily(
+            "lapidist_kv_bytes_per_token",
+            "Bytes of the KV cache that one token takes in all layers.",
+            value=self._engine.parts.kv_bytes_per_token,
+        )
