@@ -26,6 +26,7 @@ def main() -> None:
     _run("benchmarks.kernels.decode_attention")
     _run("benchmarks.kernels.flat_gemm")
     _run("benchmarks.kernels.dispatch_regret")
+    _run("benchmarks.kernels.quantized_gemm")
     _run("benchmarks.kernels.recompute_rate")
     _run("benchmarks.peers.engine_vs_peers", "--checkpoint", checkpoint)
     _run("benchmarks.peers.decode_curve", "--checkpoint", checkpoint)

@@ -45,11 +45,17 @@ struct TileRows {
     int64_t sums_stride;
 };
 
-// acc[r][v] += x[r] . w over some steps. Meanwhile vectors `ahead_begin` to `ahead_end` of the weights kBytesAhead bytes further
-// on are fetched.
+// How many bytes further on the weights are that are fetched in each step, for each vector of it: kBytesAhead or 0, which
+// fetches nothing new. A loop over some of the vectors would cost more: its branches hide the ends of groups from the
+// processor's predictor.
+struct Ahead {
+    int64_t bytes[kVectors];
+};
+
+// acc[r][v] += x[r] . w over some steps.
 template <WeightForm kForm, int kRows>
 __attribute__((always_inline)) inline void multiply_steps(IntVector (&acc)[kRows][kVectors], const TileRows& x, const uint8_t* w, int64_t steps,
-                                                          int ahead_begin, int ahead_end) {
+                                                          const Ahead& ahead) {
     const auto multiply = [&](const IntVector (&weight)[kVectors], const int8_t* codes) {
 #pragma GCC unroll 8
         for (int r = 0; r < kRows; ++r) {
@@ -60,7 +66,8 @@ __attribute__((always_inline)) inline void multiply_steps(IntVector (&acc)[kRows
     };
     const int8_t* codes = x.codes;
     for (int64_t s = 0; s < steps; ++s, w += kStepBytes, codes += step_columns(kForm)) {
-        for (int v = ahead_begin; v < ahead_end; ++v) prefetch_near(w + kBytesAhead + v * 4 * kLanes);
+#pragma GCC unroll 8
+        for (int v = 0; v < kVectors; ++v) prefetch_near(w + v * 4 * kLanes + ahead.bytes[v]);
         IntVector weight[kVectors];
         if constexpr (kForm == WeightForm::kChannel8) {
 #pragma GCC unroll 8
@@ -80,14 +87,14 @@ __attribute__((always_inline)) inline void multiply_steps(IntVector (&acc)[kRows
 // totals[r] += x[r] . w for a tile of kRows rows and kTileOutputs outputs over some steps: with groups, those of one, whose
 // parameters follow them.
 template <WeightForm kForm, int kRows>
-inline void multiply_tile(const TileRows& x, const uint8_t* w, int64_t steps, const uint8_t* parameters, int32_t* totals, int ahead_begin,
-                          int ahead_end) {
+inline void multiply_tile(const TileRows& x, const uint8_t* w, int64_t steps, const uint8_t* parameters, int32_t* totals,
+                          const Ahead& ahead) {
     IntVector acc[kRows][kVectors];
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 8
         for (int v = 0; v < kVectors; ++v) acc[r][v] = has_groups(kForm) ? IntVector{} : read<IntVector>(totals + r * kPanel + v * kLanes);
-    multiply_steps<kForm>(acc, x, w, steps, ahead_begin, ahead_end);
+    multiply_steps<kForm>(acc, x, w, steps, ahead);
 #pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) {
         if constexpr (has_groups(kForm)) {
@@ -167,9 +174,10 @@ class QuantizedLinear {
         const uint8_t* parameters = w + steps * kStepBytes;
         for_each_tile(rows, [&](int64_t r, auto size, int64_t tile, int64_t tiles) {
             const TileRows tile_rows{x.codes + r * x.codes_stride, x.codes_stride, x.sums + r * x.sums_stride, x.sums_stride};
-            const int begin = is_first ? kVectors * tile / tiles : 0, end = is_first ? kVectors * (tile + 1) / tiles : 0;
+            Ahead ahead{};
+            for (int64_t v = kVectors * tile / tiles; is_first && v < kVectors * (tile + 1) / tiles; ++v) ahead.bytes[v] = kBytesAhead;
             for (int o = 0; o < kPanel; o += kTileOutputs)
-                multiply_tile<kForm, decltype(size)::value>(tile_rows, w + 4 * o, steps, parameters + o, totals + r * kPanel + o, begin, end);
+                multiply_tile<kForm, decltype(size)::value>(tile_rows, w + 4 * o, steps, parameters + o, totals + r * kPanel + o, ahead);
         });
         if (has_groups(kForm) && is_first) fetch_ahead(parameters, kGroupBytes);
     }

@@ -12,8 +12,15 @@ from lapidist.kernels.cpu.library import in_huge_pages, native
 _READ_BYTES = 512 << 20
 
 
-def time_in_turn(functions: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each function in each round, after a call of each that does not count."""
+def time_in_turn(
+    functions: Mapping[str, Callable[[], Any]],
+    rounds: int,
+    clocks: Mapping[str, Callable[[], float]] | None = None,
+) -> dict[str, list[float]]:
+    """Seconds of each function in each round, after a call of each that does not count.
+
+    ``clocks`` are other clocks than the wall's for some functions, such as ``time.thread_time``.
+    """
     for function in functions.values():
         function()
     seconds: dict[str, list[float]] = {name: [] for name in functions}
@@ -22,9 +29,10 @@ def time_in_turn(functions: Mapping[str, Callable[[], Any]], rounds: int) -> dic
         # Another one comes first in each round, and each follows another predecessor's caches.
         first = number % len(order)
         for name, function in order[first:] + order[:first]:
-            start = time.perf_counter()
+            clock = (clocks or {}).get(name, time.perf_counter)
+            start = clock()
             function()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(clock() - start)
     return seconds
 
 

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from lapidist.kernels.cpu.library import TYPES, in_huge_pages, native
+from lapidist.kernels.cpu import weight_memory
+from lapidist.kernels.cpu.library import TYPES, native
 from lapidist.kernels.quantized_weight import QuantizedWeight
 
 # Outputs of a panel (``native/kernels.h``).
@@ -38,9 +39,8 @@ def pack_weight(weight: QuantizedWeight, bias: Tensor | None = None) -> Tensor:
             f"quantized layers run on the CPU only, and this weight is on {weight.codes.device}: move it there"
         )
     form = weight_form(weight)
-    packed = in_huge_pages(
-        torch.empty(-(-outputs // _PANEL), native().quantized_panel_bytes(form, columns), dtype=torch.uint8)
-    )
+    panels, panel_bytes = -(-outputs // _PANEL), native().quantized_panel_bytes(form, columns)
+    packed = weight_memory.allocate(panels * panel_bytes).view(panels, panel_bytes)
     # Held until the library has read them.
     parts = [
         weight.codes.contiguous(),
