@@ -73,10 +73,10 @@ def test_rows_of_attention(start) -> None:
     assert found["lapidist_attention_rows_recomputed_total", "0"] == 0
 
 
-def test_bytes_by_part(start, llama_directory: Path) -> None:
+def test_bytes_by_part(start, long_llama_directory: Path) -> None:
     with start() as served, served.http() as http:
         found = samples(http)
-    parts = checkpoint_parts(llama_directory)
+    parts = checkpoint_parts(long_llama_directory)
     assert found["lapidist_checkpoint_bytes", "weights"] == parts.byte_counts["weights"]
     assert sum(value for name, value in found.items() if "lapidist_checkpoint_bytes" in name) == parts.total
     assert found["lapidist_kv_bytes_per_token",] == parts.kv_bytes_per_token
