@@ -44,18 +44,18 @@ def round_weight(weight: Tensor, recipe: Weights, inputs: InputStatistics | None
     ValueError : the weights or the activations are not finite.
     """
     make_grid = grid_maker(recipe)
+    hessian = None if inputs is None else inputs.hessian
     ratios: Tensor | float = 1.0
     if recipe.clip:
         assert inputs is not None
         if recipe.group_size is None:
             error = error_of_outputs(inputs.samples)
         else:
-            assert inputs.hessian is not None
-            error = error_of_groups(inputs.hessian, GROUP_SIZE)
+            assert hessian is not None
+            error = error_of_groups(hessian, GROUP_SIZE)
         ratios = search_clip_ratios(weight, make_grid, error)
     grid = make_grid(weight, ratios)
     if recipe.rounding == "nearest":
         return grid.round_to_nearest(weight)
-    assert inputs is not None
-    assert inputs.hessian is not None
-    return gptq(weight, inputs.hessian, grid)
+    assert hessian is not None
+    return gptq(weight, hessian, grid)

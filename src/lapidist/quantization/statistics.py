@@ -6,6 +6,8 @@ from torch import Tensor
 from lapidist.kernels.kv_cache import PagedKVCache
 from lapidist.kernels.paged_layout import PagedLayout
 
+_COLUMNS = 1024
+
 
 class InputStatistics:
     """Of the inputs ``[tokens, channels]`` of a linear layer.
@@ -13,7 +15,6 @@ class InputStatistics:
     Attributes
     ----------
     maxima : float32 ``[channels]``, the largest magnitude of each channel.
-    hessian : float32 ``[channels, channels]``, ``X^T X`` over all tokens; None if it was not asked for.
     """
 
     def __init__(self, channels: int, with_hessian: bool, sample_every: int) -> None:
@@ -21,7 +22,7 @@ class InputStatistics:
         self._samples: list[Tensor] = []
         self._seen = 0
         self.maxima = torch.zeros(channels)
-        self.hessian = torch.zeros(channels, channels) if with_hessian else None
+        self._products = torch.zeros(channels, channels) if with_hessian else None
 
     def __call__(self, x: Tensor) -> None:
         x = x.float()
@@ -29,8 +30,18 @@ class InputStatistics:
         # Every n-th token, counted over all calls.
         self._samples.append(x[-self._seen % self._every :: self._every].clone())
         self._seen += len(x)
-        if self.hessian is not None:
-            self.hessian.addmm_(x.T, x)
+        if self._products is not None:
+            # The part below the diagonal and a little more; the rest is the same.
+            for start in range(0, x.shape[1], _COLUMNS):
+                columns = slice(start, start + _COLUMNS)
+                self._products[start:, columns].addmm_(x[:, start:].T, x[:, columns])
+
+    @property
+    def hessian(self) -> Tensor | None:
+        """float32 ``[channels, channels]``, ``X^T X`` over all tokens; None if it was not asked for."""
+        if self._products is None:
+            return None
+        return self._products.tril() + self._products.tril(-1).T
 
     @property
     def samples(self) -> Tensor:
