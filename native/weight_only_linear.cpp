@@ -2,8 +2,8 @@
 // quantized_linear.cpp.
 //
 // 128 columns of a panel at a time are written out as numbers and multiplied while they are in the cache. What is written
-// out are the integers before the scale of an output (and the zero of kChannel4, which a sum over the row replaces): every
-// type holds them exactly, so that nothing of the weight is rounded.
+// out are the integers before the scale of an output (and the zero of kChannel4, which a sum over the row replaces). They have
+// eight signed bits, which bfloat16 holds too: nothing of the weight is rounded.
 
 #include <omp.h>
 

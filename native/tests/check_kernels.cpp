@@ -263,7 +263,7 @@ struct IntegerWeight {
     const int64_t groups = (columns + 127) / 128, row_bytes = form == WeightForm::kChannel8 ? columns : (columns + 1) / 2;
     const std::vector<uint8_t> codes = integers<uint8_t>(outputs * row_bytes, 0, 255);
     const std::vector<uint8_t> group_scales = integers<uint8_t>(form == WeightForm::kGroups4 ? outputs * groups : 0, 1, 16);
-    const std::vector<int8_t> group_zeros = integers<int8_t>(group_scales.size(), -128, 127);
+    const std::vector<int8_t> group_zeros = sound_zeros(group_scales);
     const std::vector<float> scales = normal<float>(outputs), bias = normal<float>(outputs);
     const std::vector<float> zeros = normal<float>(form == WeightForm::kChannel4 ? outputs : 0);
 
@@ -272,6 +272,13 @@ struct IntegerWeight {
         pack_quantized_weight({form, codes.data(), scales.data(), zeros.data(), group_scales.data(), group_zeros.data(), bias.data(),
                                packed.data(), columns, outputs, threads});
         return packed;
+    }
+
+    // With which every code stands for an integer of eight signed bits.
+    static std::vector<int8_t> sound_zeros(const std::vector<uint8_t>& group_scales) {
+        std::vector<int8_t> zeros;
+        for (int scale : group_scales) zeros.push_back(static_cast<int8_t>(draw(std::max(-127, 15 * scale - 127), 127)));
+        return zeros;
     }
 
     int integer(int64_t output, int64_t column) const {
