@@ -181,7 +181,9 @@ class QuantizedKeys {
 
     FloatVector weigh(FloatVector weight, int j, Number* weights) const {
         store(weights, weight * value_parameters_.scales[j]);
-        return weight;
+        if constexpr (!kInPairs<Number>) return weight;
+        // As it was rounded.
+        return value_parameters_.scales[j] == 0 ? weight : load(weights) / value_parameters_.scales[j];
     }
 
     template <int kRows>
@@ -192,7 +194,6 @@ class QuantizedKeys {
 #pragma GCC unroll 4
         for (int first = 0; first < kRows; first += 4) {
             FloatVector products[4] = {};
-#pragma GCC unroll 4
             for (int r = first; r < std::min(first + 4, kRows); ++r)
                 for (int j = 0; j < kBlockVectors; ++j) products[r - first] += load(weights + r * kBlock + j * kLanes) * value_parameters_.zeros[j];
             store_horizontal_sums(products[0], products[1], products[2], products[3], offsets + first);
