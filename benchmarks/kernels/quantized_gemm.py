@@ -1,10 +1,11 @@
-"""Quantized linear layers on a CPU against what the processor and the memory could do.
+"""Quantized linear layers on a CPU against what the processor and the memory could do, and other libraries' layers.
 
     taskset -c 0,1 python -m benchmarks.kernels.quantized_gemm
 
 Square weights of 4096; 1 to 512 rows of activations, quantized beforehand; one thread and two. Calls go through copies
 of the weights that are together larger than the last-level cache, so that few rows read memory, as in a model. Every
-round runs all contenders, a pure read of 512 MiB and multiplications of bytes in registers in turn.
+round runs all contenders, a pure read of 512 MiB and multiplications of bytes in registers in turn. Other libraries
+(``quantized_peers``) quantize the activations within what is timed, as our "w4a8-g128 and quantization" does.
 
 One thread is timed by the time that it had a processor, and the median of the rounds counts. Two are timed by the wall,
 and the best round counts: whatever else runs takes a processor away, and one thread then waits for the other.
@@ -27,6 +28,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.kernels.interleaved import MemoryReader, time_in_turn
+from benchmarks.kernels.quantized_peers import peers
 from benchmarks.result_file import write_result
 from lapidist.kernels.cpu.library import native
 from lapidist.kernels.cpu.quantized_linear import multiply
@@ -124,6 +126,7 @@ CONTENDERS = (
     Contender("w8a8", lambda weight: Ours(in_bytes(weight))),
     Contender("w4a8-g128 and quantization", lambda weight: Ours(in_groups(weight), quantizes=True)),
     Contender("w4a16-g128", lambda weight: OursWeightOnly(in_groups(weight))),
+    *(Contender(name, make) for name, make in peers().items()),
 )
 
 
