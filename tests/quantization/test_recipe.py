@@ -59,6 +59,7 @@ def test_only_passes_that_look_at_activations_need_statistics() -> None:
         ("base: awq-w4a16-g128\noutput_smoothing: {}", "awq cannot go with output_smoothing"),
         ("awq: true", "awq needs weights"),
         ("attention_smoothing: {alpha: 2}", "attention_smoothing.alpha"),
+        ("attention_smoothing: {search: true}", "needs a kv_cache of 4 or 8 bits"),
         ("calibration: {sequences: 0}", "calibration.sequences"),
         ("- a list", "must hold the fields of a recipe"),
         ("", "must hold the fields of a recipe"),

@@ -5,7 +5,7 @@ import torch
 
 from lapidist.kernels.kv_cache import PagedKVCache
 from lapidist.kernels.paged_layout import PagedLayout
-from lapidist.quantization.statistics import InputStatistics, KeyStatistics
+from lapidist.quantization.statistics import AttentionStatistics, InputStatistics
 
 
 @pytest.mark.parametrize("channels", [1, 40, 1024, 2500])
@@ -36,10 +36,12 @@ def test_keys_of_these_tokens_only() -> None:
     keys, values = torch.randn(7, 2, 8), torch.randn(7, 2, 8)
     slots = [20, 21, 22, 23, 8, 9, 10]
     cache.write(0, torch.tensor(slots), keys, values)
-    statistics = KeyStatistics(2, 8)
+    statistics = AttentionStatistics(4, 2, 8)
     layout = PagedLayout.build(slots[:4], [4], [4], [[5]], torch.device("cpu"))
-    statistics(torch.randn(4, 2, 8), cache, layout)
-    assert torch.equal(statistics.maxima, keys[:4].abs().amax(0))
+    query = torch.randn(7, 4, 8)
+    statistics(query[:4], cache, layout)
+    assert torch.equal(statistics.key_maxima, keys[:4].abs().amax(0))
     layout = PagedLayout.build(slots[4:], [3], [3], [[2]], torch.device("cpu"))
-    statistics(torch.randn(3, 2, 8), cache, layout)
-    assert torch.equal(statistics.maxima, keys.abs().amax(0))
+    statistics(query[4:], cache, layout)
+    assert torch.equal(statistics.key_maxima, keys.abs().amax(0))
+    assert torch.equal(statistics.query_maxima, query.abs().amax(0))

@@ -63,13 +63,14 @@ class LayerStep:
 
 def run_layer(layer: Layer, hidden: Tensor, step: LayerStep) -> None:
     """Add the layer's attention and feed-forward block to ``hidden`` ``[tokens, hidden_size]``."""
-    attended = layer.o(_attention(layer, hidden, step))
+    attended = layer.o(attend(layer, hidden, step))
     hidden += attended if layer.post_attention_norm is None else layer.post_attention_norm(attended)
     mixed = _mlp(layer, hidden, step.config.hidden_act)
     hidden += mixed if layer.post_mlp_norm is None else layer.post_mlp_norm(mixed)
 
 
-def _attention(layer: Layer, hidden: Tensor, step: LayerStep) -> Tensor:
+def attend(layer: Layer, hidden: Tensor, step: LayerStep) -> Tensor:
+    """What the layer's attention gives to ``o``, ``[tokens, num_heads * head_dim]``."""
     config = step.config
     heads, kv_heads = config.num_heads, config.num_kv_heads
     qkv = _normalized(layer.input_norm, layer.qkv, hidden).view(

@@ -1,8 +1,8 @@
 """The passes of a recipe over one layer, in their order."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-from lapidist.quantization.attention_smoothing import smooth_attention
+from lapidist.quantization.attention_smoothing import search_attention_smoothing, smooth_attention
 from lapidist.quantization.awq import awq
 from lapidist.quantization.block import BlockShape, BlockWeights, EndWeights
 from lapidist.quantization.channel_reordering import reorder_attention_outputs, reorder_mlp
@@ -13,7 +13,7 @@ from lapidist.quantization.recipe import Recipe
 from lapidist.quantization.rotation import rotate_block, rotate_ends
 from lapidist.quantization.rounding import grid_maker
 from lapidist.quantization.smoothquant import smooth_quant
-from lapidist.quantization.statistics import InputStatistics, KeyStatistics
+from lapidist.quantization.statistics import AttentionStatistics, InputStatistics
 from lapidist.quantization.value_rotation import rotate_values
 
 
@@ -39,7 +39,8 @@ def smooth(
     shape: BlockShape,
     recipe: Recipe,
     inputs: Mapping[str, InputStatistics],
-    keys: KeyStatistics,
+    attention: AttentionStatistics,
+    attention_error: Callable[[BlockWeights], float],
 ) -> BlockWeights:
     """What looks at activations, of ``block`` as it is given. That suffices for all: no recipe scales one input twice,
     and an order of channels does not depend on their scales."""
@@ -53,8 +54,11 @@ def smooth(
     if recipe.output_smoothing is not None:
         smoothing = recipe.output_smoothing
         block = smooth_mlp_output(block, maxima.down, smoothing.alpha, smoothing.beta)
-    if recipe.attention_smoothing is not None:
-        block = smooth_attention(block, shape, keys.maxima, recipe.attention_smoothing.alpha)
+    keys, queries = attention.key_maxima, attention.query_maxima
+    if recipe.attention_smoothing is not None and recipe.attention_smoothing.search:
+        block = search_attention_smoothing(block, shape, keys, queries, attention_error)
+    elif recipe.attention_smoothing is not None:
+        block = smooth_attention(block, shape, keys, recipe.attention_smoothing.alpha)
     if recipe.reordering:
         block = reorder_mlp(reorder_attention_outputs(block, shape, maxima.o), maxima.down)
     return block

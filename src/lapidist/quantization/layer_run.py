@@ -11,10 +11,10 @@ from lapidist.kernels.norm import RMSNorm
 from lapidist.kernels.paged_layout import PagedLayout
 from lapidist.kernels.softmax import Softmax
 from lapidist.models.config import ModelConfig
-from lapidist.models.layer import Layer, LayerStep, Projection, run_layer
+from lapidist.models.layer import Layer, LayerStep, Projection, attend, run_layer
 from lapidist.models.rope import RotaryEmbedding
 from lapidist.quantization.block import BlockWeights
-from lapidist.quantization.statistics import InputStatistics, KeyStatistics
+from lapidist.quantization.statistics import AttentionStatistics, InputStatistics
 
 # The projections of a layer, by the fields of ``BlockWeights`` that lie in each side by side.
 PROJECTIONS = {"qkv": ("q", "k", "v"), "o": ("o",), "gate_up": ("gate", "up"), "down": ("down",)}
@@ -93,7 +93,7 @@ class LayerRun:
         block: BlockWeights,
         hidden: Tensor,
         inputs: dict[str, InputStatistics],
-        keys: KeyStatistics,
+        attention: AttentionStatistics,
     ) -> None:
         """Show the activations of a layer of floats to the statistics; ``hidden`` stays as it is.
 
@@ -103,25 +103,36 @@ class LayerRun:
         """
 
         def project(name: str) -> Observed:
-            bias = stacked_bias(block, name)
-            weight = stacked_weight(block, name).to(self._dtype)
-            return Observed(Linear(weight, None if bias is None else bias.to(self._dtype)), inputs[name])
+            return Observed(self._float_projection(block, name), inputs[name])
 
         layer = make_layer(self._config, index, block, project)
         cache = self._cache(16)
         for part in hidden.split(self._at_once):
-            self._run(layer, part.clone(), cache, keys)
+            run_layer(layer, part.clone().flatten(0, 1), self._step(len(part), cache, attention))
 
     def advance(self, layer: Layer, hidden: Tensor, kv_bits: int) -> None:
         """Replace ``hidden`` by what the layer makes of it."""
         cache = self._cache(kv_bits)
         for part in hidden.split(self._at_once):
-            self._run(layer, part, cache)
+            run_layer(layer, part.flatten(0, 1), self._step(len(part), cache))
 
-    def _run(
-        self, layer: Layer, hidden: Tensor, cache: PagedKVCache, observe: KeyStatistics | None = None
-    ) -> None:
-        sequences, length = len(hidden), self._length
+    def attended(self, index: int, block: BlockWeights, hidden: Tensor, kv_bits: int) -> Tensor:
+        """What attention of a layer of floats gives over a cache of so many bits, for the first sequences: float32
+        ``[tokens, num_heads * head_dim]``."""
+        sample = hidden[: self._at_once]
+        layer = make_layer(self._config, index, block, lambda name: self._float_projection(block, name))
+        return attend(layer, sample.flatten(0, 1), self._step(len(sample), self._cache(kv_bits))).float()
+
+    def _float_projection(self, block: BlockWeights, name: str) -> Linear:
+        bias = stacked_bias(block, name)
+        return Linear(
+            stacked_weight(block, name).to(self._dtype), None if bias is None else bias.to(self._dtype)
+        )
+
+    def _step(
+        self, sequences: int, cache: PagedKVCache, observe: AttentionStatistics | None = None
+    ) -> LayerStep:
+        length = self._length
         pages = [range(first * self._pages, (first + 1) * self._pages) for first in range(sequences)]
         slots = [own[0] * _PAGE_SIZE + position for own in pages for position in range(length)]
         layout = PagedLayout.build(
@@ -132,8 +143,7 @@ class LayerRun:
             torch.device("cpu"),
         )
         cos, sin = (part[: sequences * length] for part in self._cos_sin)
-        step = LayerStep(self._config, (cos, sin), layout, cache, 0, Softmax(), observe)
-        run_layer(layer, hidden.view(sequences * length, -1), step)
+        return LayerStep(self._config, (cos, sin), layout, cache, 0, Softmax(), observe)
 
     def _cache(self, bits: int) -> PagedKVCache:
         config, pages = self._config, self._at_once * self._pages

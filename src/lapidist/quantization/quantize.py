@@ -5,6 +5,7 @@ rounded layer, in the kernels that will serve it, so that the next layer is cut 
 """
 
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from lapidist.quantization.calibration_tokens import calibration_tokens
 from lapidist.quantization.layer_run import PROJECTIONS, LayerRun, make_layer, stacked_bias, stacked_weight
 from lapidist.quantization.recipe import Recipe
 from lapidist.quantization.rounding import needs_hessian, needs_inputs, round_weight
-from lapidist.quantization.statistics import InputStatistics, KeyStatistics
+from lapidist.quantization.statistics import AttentionStatistics, InputStatistics
 from lapidist.quantization.unfinished import UnfinishedCheckpoint, fingerprint
 
 Progress = Callable[[int, int, str], None]
@@ -130,8 +131,9 @@ class _Run:
         recipe = self._recipe
         block = rotate(self._block_files.read(self._files, index), self._shape, recipe)
         if recipe.needs_statistics:
-            inputs, keys = self._observe(index, block, hidden, with_hessian=False)
-            block = smooth(block, self._shape, recipe, inputs, keys)
+            inputs, attention = self._observe(index, block, hidden, with_hessian=False)
+            error = self._attention_error(index, block, hidden)
+            block = smooth(block, self._shape, recipe, inputs, attention, error)
         observed = None
         if needs_inputs(recipe.weights):
             observed, _ = self._observe(index, block, hidden, needs_hessian(recipe.weights))
@@ -142,15 +144,25 @@ class _Run:
 
     def _observe(
         self, index: int, block: BlockWeights, hidden: Tensor, with_hessian: bool
-    ) -> tuple[dict[str, InputStatistics], KeyStatistics]:
+    ) -> tuple[dict[str, InputStatistics], AttentionStatistics]:
         every = max(1, self._tokens.numel() // _SAMPLED_TOKENS)
         inputs = {
             name: InputStatistics(stacked_weight(block, name).shape[1], with_hessian, every)
             for name in PROJECTIONS
         }
-        keys = KeyStatistics(self._config.num_kv_heads, self._config.head_dim)
-        self._layer_run.observe(index, block, hidden, inputs, keys)
-        return inputs, keys
+        config = self._config
+        attention = AttentionStatistics(config.num_heads, config.num_kv_heads, config.head_dim)
+        self._layer_run.observe(index, block, hidden, inputs, attention)
+        return inputs, attention
+
+    def _attention_error(
+        self, index: int, block: BlockWeights, hidden: Tensor
+    ) -> Callable[[BlockWeights], float]:
+        """Squared error, by quantized keys and values, of the attention of other versions of the block."""
+        bits, attended = self._recipe.kv_cache, self._layer_run.attended
+        # Computed when it is first asked for: most recipes do not.
+        exact = cache(lambda: attended(index, block, hidden, 16))
+        return lambda other: (attended(index, other, hidden, bits) - exact()).square().sum().item()
 
     def _round(
         self, block: BlockWeights, observed: dict[str, InputStatistics] | None

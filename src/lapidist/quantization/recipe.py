@@ -51,8 +51,10 @@ class Weights(_Section):
 
 
 class AttentionSmoothing(_Section):
-    """Exponent of the keys' largest magnitudes (``quantization.attention_smoothing``)."""
+    """Exponent of the keys' largest magnitudes (``quantization.attention_smoothing``). With ``search`` the best of a
+    grid of exponents is taken, of queries too, by the error of attention over the quantized cache."""
 
+    search: bool = False
     alpha: float = Field(default=0.5, ge=0, le=1)
 
 
@@ -110,6 +112,8 @@ class Recipe(_Section):
             raise ValueError(
                 "rotation cannot go with awq or smoothquant: they give norms weights, which do not commute with it"
             )
+        if self.kv_cache == 16 and self.attention_smoothing and self.attention_smoothing.search:
+            raise ValueError("the search of attention_smoothing needs a kv_cache of 4 or 8 bits to try it on")
         if self.smoothquant and (self.awq or self.output_smoothing):
             raise ValueError("smoothquant cannot go with awq or output_smoothing: they scale the same inputs")
         if self.awq and self.output_smoothing:
@@ -173,6 +177,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "qoq-channel": _QOQ
     | {
         "weights": {"bits": 4, "rounding": "gptq", "clip": True},
+        "attention_smoothing": {"search": True},
         "output_smoothing": {"alpha": 0.1, "beta": 0.9},
     },
     "rtn-w4a8kv4-g128": _W4A8KV4 | {"weights": _GROUPS},

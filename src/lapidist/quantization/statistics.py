@@ -49,17 +49,20 @@ class InputStatistics:
         return torch.cat(self._samples)
 
 
-class KeyStatistics:
-    """Of keys after rotary embedding.
+class AttentionStatistics:
+    """Of queries and keys after rotary embedding.
 
     Attributes
     ----------
-    maxima : float32 ``[num_kv_heads, head_dim]``, the largest magnitude of each channel.
+    query_maxima, key_maxima : float32 ``[heads, head_dim]``, the largest magnitude of each channel.
     """
 
-    def __init__(self, num_kv_heads: int, head_dim: int) -> None:
-        self.maxima = torch.zeros(num_kv_heads, head_dim)
+    def __init__(self, num_heads: int, num_kv_heads: int, head_dim: int) -> None:
+        self.query_maxima = torch.zeros(num_heads, head_dim)
+        self.key_maxima = torch.zeros(num_kv_heads, head_dim)
 
-    def __call__(self, _query: Tensor, cache: PagedKVCache, layout: PagedLayout) -> None:
+    def __call__(self, query: Tensor, cache: PagedKVCache, layout: PagedLayout) -> None:
+        self.query_maxima = self.query_maxima.maximum(query.float().abs().amax(0))
         page, slot = layout.slots // cache.page_size, layout.slots % cache.page_size
-        self.maxima = self.maxima.maximum(cache.keys[0][page, :, slot].float().abs().amax(0))
+        keys = cache.keys[0][page, :, slot].float()
+        self.key_maxima = self.key_maxima.maximum(keys.abs().amax(0))

@@ -1,0 +1,122 @@
+"""What each recipe costs in quality on the bundled model, and what each pass of QoQ contributes.
+
+    python -m benchmarks.quantization_quality --text wikitext2_test.txt.gz
+
+Writes perplexities, divergences from the float model and retrieval to ``results/quantization_quality.json``. The text
+is for measuring only: calibration takes the text that ships.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.result_file import write_result
+from lapidist.bundled import TINY
+from lapidist.evaluation.quantization import QuantizationReport, Settings, evaluate_quantization
+from lapidist.evaluation.text import read_text_files
+from lapidist.quantization.quantize import quantize
+from lapidist.quantization.recipe import RECIPES, Recipe, load_recipe
+
+COMPARED = (
+    "qoq-g128",
+    "qoq-channel",
+    "rtn-w4a8kv4-g128",
+    "rtn-w4a8kv4-channel",
+    "awq-w4a8kv4-g128",
+    "awq-w4a16-g128",
+    "gptq-w4a16-g128",
+    "smoothquant-w8a8",
+    "rtn-w8a8",
+    "kv8",
+    "kv4",
+    "kv4-smooth",
+)
+
+# QoQ without one of its passes.
+LEFT_OUT: dict[str, dict[str, Any]] = {
+    "rotation": {"rotation": False},
+    "value_rotation": {"value_rotation": False},
+    "output_smoothing": {"output_smoothing": None},
+    "attention_smoothing": {"attention_smoothing": None},
+    "reordering": {"reordering": False},
+    "gptq": {"weights": {"bits": 4, "group_size": 128}},
+    "head of 8 bits": {"lm_head": {"bits": 16}},
+}
+
+# From 8-bit weights to QoQ, a step at a time (the ablation of QServe, arXiv 2405.04532).
+_CHANNELS = {"weights": {"bits": 4}}
+_CLIPPED = {"weights": {"bits": 4, "clip": True}}
+_GROUPS = {"weights": {"bits": 4, "group_size": 128, "clip": True}}
+PATH: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("W8A8", {"weights": {"bits": 8}, "activations": 8, "lm_head": {"bits": 8}}),
+    ("4 bits per channel", _CHANNELS),
+    ("rotation", {"rotation": True, "value_rotation": True}),
+    ("clipping", _CLIPPED),
+    ("KV4", {"kv_cache": 4}),
+    ("attention_smoothing", {"attention_smoothing": {"alpha": 0.5}}),
+    ("progressive groups", _GROUPS),
+    ("reordering", {"reordering": True}),
+    ("output_smoothing", {"output_smoothing": {"alpha": 0.3, "beta": 0.7}}),
+    ("GPTQ", {"weights": {"bits": 4, "group_size": 128, "rounding": "gptq"}}),
+)
+
+
+def recipes() -> dict[str, Recipe]:
+    """All that are measured, by their name in the result."""
+    found = {name: load_recipe(name) for name in COMPARED}
+    for name, change in LEFT_OUT.items():
+        found[f"without {name}"] = Recipe(**{"name": f"without {name}"} | RECIPES["qoq-g128"] | change)
+    fields: dict[str, Any] = {}
+    for name, change in PATH:
+        fields |= change
+        found[f"+ {name}"] = Recipe(name=f"+ {name}", **fields)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--text", type=Path, required=True, action="append")
+    parser.add_argument("--max-tokens", type=int, default=100_000)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        chosen = recipes()
+        cut = []
+        for number, (name, recipe) in enumerate(chosen.items(), 1):
+            print(f"{number}/{len(chosen)} {name}", flush=True)
+            cut.append(quantize(TINY, Path(folder) / f"{number}", recipe))
+        settings = Settings(max_tokens=options.max_tokens, speed=False)
+        report = evaluate_quantization(TINY, cut, read_text_files(options.text), settings)
+    result = {
+        "text": [file.name for file in options.text],
+        "tokens": report.text_tokens,
+        "model": "bundled tiny",
+        "rows": _rows(report, ["bfloat16", *chosen]),
+    }
+    for row in result["rows"]:
+        print(f"{row['name']:28} {row['perplexity']:9.3f} {100 * row['rise']:+7.2f} % {row['needles']:.3f}")
+    print(write_result("quantization_quality", result))
+
+
+def _rows(report: QuantizationReport, names: list[str]) -> list[dict[str, Any]]:
+    rows = []
+    for name, row in zip(names, report.rows, strict=True):
+        divergence = row.divergence
+        rows.append(
+            {
+                "name": name,
+                "perplexity": row.perplexity.perplexity,
+                "rise": report.perplexity_rise(row),
+                "bits_per_byte": row.perplexity.bits_per_byte,
+                "kl_mean": divergence.mean if divergence else 0.0,
+                "top1_agreement": divergence.top1_agreement if divergence else 1.0,
+                "needles": row.needles.mean,
+                "bits_per_weight": row.parts.bits_per_weight,
+                "weight_bytes": row.parts.total,
+            }
+        )
+    return rows
+
+
+if __name__ == "__main__":
+    main()

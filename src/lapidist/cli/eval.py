@@ -1,0 +1,17 @@
+"""``lapidist eval``: measurements of quality."""
+
+import typer
+
+from lapidist.cli.eval_perplexity import perplexity
+from lapidist.cli.eval_quantization import quantization
+
+evaluate = typer.Typer(no_args_is_help=True)
+
+
+@evaluate.callback()
+def _evaluate() -> None:
+    """Measure how good a model is, and what quantizing it cost."""
+
+
+evaluate.command()(perplexity)
+evaluate.command()(quantization)
