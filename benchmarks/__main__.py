@@ -27,9 +27,14 @@ def main() -> None:
     _run("benchmarks.kernels.flat_gemm")
     _run("benchmarks.kernels.dispatch_regret")
     _run("benchmarks.kernels.quantized_gemm")
+    _run("benchmarks.kernels.quantized_attention")
     _run("benchmarks.kernels.recompute_rate")
     _run("benchmarks.peers.engine_vs_peers", "--checkpoint", checkpoint)
     _run("benchmarks.peers.decode_curve", "--checkpoint", checkpoint)
+    quantized = f"{checkpoint}-qoq-g128"
+    if not Path(quantized).is_dir():
+        _run("lapidist.cli.main", "quantize", checkpoint, quantized)
+    _run("benchmarks.peers.quantized_engine_vs_peers", "--checkpoint", quantized, "--bf16", checkpoint)
 
 
 def _run(module: str, *args: str) -> None:

@@ -8,6 +8,7 @@ is for measuring only: calibration takes the text that ships.
 
 import argparse
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +63,9 @@ PATH: tuple[tuple[str, dict[str, Any]], ...] = (
 )
 
 
-def recipes() -> dict[str, Recipe]:
-    """All that are measured, by their name in the result."""
-    found = {name: load_recipe(name) for name in COMPARED}
+def ablations() -> dict[str, Recipe]:
+    """By their names in the result."""
+    found = {}
     for name, change in LEFT_OUT.items():
         found[f"without {name}"] = Recipe(**{"name": f"without {name}"} | RECIPES["qoq-g128"] | change)
     fields: dict[str, Any] = {}
@@ -78,24 +79,38 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--text", type=Path, required=True, action="append")
     parser.add_argument("--max-tokens", type=int, default=100_000)
+    parser.add_argument("--needle-trials", type=int, default=25)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        chosen = recipes()
-        cut = []
-        for number, (name, recipe) in enumerate(chosen.items(), 1):
-            print(f"{number}/{len(chosen)} {name}", flush=True)
-            cut.append(quantize(TINY, Path(folder) / f"{number}", recipe))
-        settings = Settings(max_tokens=options.max_tokens, speed=False)
-        report = evaluate_quantization(TINY, cut, read_text_files(options.text), settings)
+    texts = read_text_files(options.text)
+    compared = Settings(max_tokens=options.max_tokens, needle_trials=options.needle_trials, speed=False)
+    # What a pass does to retrieval is below what so few needles show.
+    ablated = replace(compared, needle_lengths=(256,), needle_trials=1)
+    rows = _measure({name: load_recipe(name) for name in COMPARED}, texts, compared)
     result = {
         "text": [file.name for file in options.text],
-        "tokens": report.text_tokens,
+        "max_tokens": options.max_tokens,
         "model": "bundled tiny",
-        "rows": _rows(report, ["bfloat16", *chosen]),
+        "recipes": rows,
+        "ablations": _measure(ablations(), texts, ablated)[1:],
     }
-    for row in result["rows"]:
-        print(f"{row['name']:28} {row['perplexity']:9.3f} {100 * row['rise']:+7.2f} % {row['needles']:.3f}")
     print(write_result("quantization_quality", result))
+
+
+def _measure(recipes: dict[str, Recipe], texts: list[str], settings: Settings) -> list[dict[str, Any]]:
+    """A row for the float model, then one for each recipe."""
+    with tempfile.TemporaryDirectory() as folder:
+        cut = []
+        for number, (name, recipe) in enumerate(recipes.items(), 1):
+            print(f"{number}/{len(recipes)} {name}", flush=True)
+            cut.append(quantize(TINY, Path(folder) / f"{number}", recipe))
+        report = evaluate_quantization(TINY, cut, texts, settings)
+    rows = _rows(report, ["bfloat16", *recipes])
+    for row in rows:
+        print(
+            f"{row['name']:28} {row['perplexity']:9.3f} {100 * row['rise']:+7.2f} % {row['needles']:.3f}",
+            flush=True,
+        )
+    return rows
 
 
 def _rows(report: QuantizationReport, names: list[str]) -> list[dict[str, Any]]:
