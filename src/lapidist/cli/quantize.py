@@ -67,25 +67,17 @@ def quantize(
 
 
 def _quantize(model: str, out: Path, recipe: "Recipe", text: list[Path] | None) -> None:
-    from rich.console import Console
-    from rich.progress import Progress
-
     from lapidist.bundled import resolve_model
+    from lapidist.cli.progress import progress_bar
     from lapidist.models.calibration.text_files import read_texts
     from lapidist.quantization.quantize import quantize as run
 
     texts = read_texts(text) if text else None
-    with Progress(console=Console(stderr=True)) as bar:
-        task = bar.add_task("reading", total=None)
-        run(
-            resolve_model(model),
-            out,
-            recipe,
-            texts,
-            lambda done, total, what: bar.update(task, completed=done, total=total, description=what),
-        )
-    source, made = (_weight_bytes(directory) for directory in (resolve_model(model), out))
-    typer.echo(f"{out}: {recipe.name}, {made / 1e9:.3f} GB of weights, {source / 1e9:.3f} GB before")
+    source = resolve_model(model)
+    with progress_bar() as progress:
+        run(source, out, recipe, texts, lambda done, total, what: progress(what, done, total))
+    made, before = _weight_bytes(out), _weight_bytes(source)
+    typer.echo(f"{out}: {recipe.name}, {made / 1e9:.3f} GB of weights, {before / 1e9:.3f} GB before")
 
 
 def _weight_bytes(directory: Path) -> int:
@@ -98,16 +90,18 @@ def _print_recipes() -> None:
 
     from lapidist.quantization.recipe import RECIPES, load_recipe
 
-    table = Table("recipe", "weights", "rounding", "activations", "KV cache", "output head", "passes")
+    table = Table("recipe", "weights", "rounding", "inputs", "KV", "head", "passes")
     for name in RECIPES:
         recipe = load_recipe(name)
-        clip = " + clipping" if recipe.weights.clip else ""
-        rounding = "" if recipe.weights.is_float else f"{recipe.weights.rounding}{clip}"
-        numbers = (_bits(recipe.activations), _bits(recipe.kv_cache))
-        formats = str(recipe.weights.format), rounding, *numbers, str(recipe.lm_head.format)
-        table.add_row(name, *formats, ", ".join(recipe.passes).replace("_", " "))
+        weights = recipe.weights
+        rounding = "" if weights.is_float else weights.rounding + (" + clip" if weights.clip else "")
+        numbers = (_bits(recipe.activations), _bits(recipe.kv_cache), _bits(recipe.lm_head.bits))
+        groups = " in groups" if weights.group_size else ""
+        passes = ", ".join(recipe.passes).replace("_", " ")
+        table.add_row(name, f"{_bits(weights.bits)}{groups}", rounding, *numbers, passes)
     Console().print(table)
+    typer.echo("Numbers are bits. --recipe NAME --show prints a recipe as YAML.")
 
 
 def _bits(bits: int) -> str:
-    return "float" if bits == 16 else f"{bits} bits"
+    return "float" if bits == 16 else str(bits)

@@ -21,6 +21,7 @@ PROJECTIONS = {"qkv": ("q", "k", "v"), "o": ("o",), "gate_up": ("gate", "up"), "
 
 _PAGE_SIZE = 16
 _TOKENS_AT_ONCE = 4096
+_TRIED_TOKENS = 1024  # that a search tries each candidate on
 
 
 class Observed:
@@ -119,7 +120,7 @@ class LayerRun:
     def attended(self, index: int, block: BlockWeights, hidden: Tensor, kv_bits: int) -> Tensor:
         """What attention of a layer of floats gives over a cache of so many bits, for the first sequences: float32
         ``[tokens, num_heads * head_dim]``."""
-        sample = hidden[: self._at_once]
+        sample = hidden[: max(1, _TRIED_TOKENS // self._length)][: self._at_once]
         layer = make_layer(self._config, index, block, lambda name: self._float_projection(block, name))
         return attend(layer, sample.flatten(0, 1), self._step(len(sample), self._cache(kv_bits))).float()
 
