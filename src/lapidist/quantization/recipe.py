@@ -174,6 +174,12 @@ RECIPES: dict[str, dict[str, Any]] = {
         "reordering": True,
         "output_smoothing": {"alpha": 0.3, "beta": 0.7},
     },
+    "qoq-g128-clip": _QOQ
+    | {
+        "weights": _GROUPS | {"rounding": "gptq", "clip": True},
+        "reordering": True,
+        "output_smoothing": {"alpha": 0.3, "beta": 0.7},
+    },
     "qoq-channel": _QOQ
     | {
         "weights": {"bits": 4, "rounding": "gptq", "clip": True},
