@@ -124,7 +124,7 @@ def measure(case: Case, reader: MemoryReader, rounds: int) -> dict[str, Any]:
 
 
 def merge_cost(rounds: int) -> dict[str, float]:
-    """Time of a call with many small partial sums over one with few: the merge, mostly (the dossier's check 16)."""
+    """Time of a call with many small partial sums over one with few: the merge, mostly."""
     case = Case(8192, torch.bfloat16)
     functions = {
         f"{mode.name.lower()}_{split}": lambda mode=mode, split=split: case.ours(mode, split)

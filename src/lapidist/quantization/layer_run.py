@@ -45,6 +45,13 @@ def stacked_bias(block: BlockWeights, projection: str) -> Tensor | None:
     return None if biases[0] is None else torch.cat(biases)
 
 
+def float_projection(block: BlockWeights, projection: str, dtype: torch.dtype) -> Linear:
+    """A projection that is not quantized."""
+    bias = stacked_bias(block, projection)
+    weight = stacked_weight(block, projection).to(dtype)
+    return Linear(weight, None if bias is None else bias.to(dtype))
+
+
 def make_layer(
     config: ModelConfig, index: int, block: BlockWeights, project: Callable[[str], Projection]
 ) -> Layer:
@@ -104,7 +111,7 @@ class LayerRun:
         """
 
         def project(name: str) -> Observed:
-            return Observed(self._float_projection(block, name), inputs[name])
+            return Observed(float_projection(block, name, self._dtype), inputs[name])
 
         layer = make_layer(self._config, index, block, project)
         cache = self._cache(16)
@@ -121,14 +128,10 @@ class LayerRun:
         """What attention of a layer of floats gives over a cache of so many bits, for the first sequences: float32
         ``[tokens, num_heads * head_dim]``."""
         sample = hidden[: max(1, _TRIED_TOKENS // self._length)][: self._at_once]
-        layer = make_layer(self._config, index, block, lambda name: self._float_projection(block, name))
-        return attend(layer, sample.flatten(0, 1), self._step(len(sample), self._cache(kv_bits))).float()
-
-    def _float_projection(self, block: BlockWeights, name: str) -> Linear:
-        bias = stacked_bias(block, name)
-        return Linear(
-            stacked_weight(block, name).to(self._dtype), None if bias is None else bias.to(self._dtype)
+        layer = make_layer(
+            self._config, index, block, lambda name: float_projection(block, name, self._dtype)
         )
+        return attend(layer, sample.flatten(0, 1), self._step(len(sample), self._cache(kv_bits))).float()
 
     def _step(
         self, sequences: int, cache: PagedKVCache, observe: AttentionStatistics | None = None

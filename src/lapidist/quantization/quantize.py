@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from lapidist.kernels.kv_quantization import check_kv_bits
-from lapidist.kernels.linear import Linear
 from lapidist.kernels.norm import RMSNorm
 from lapidist.kernels.quantized_linear import QuantizedLinear
 from lapidist.kernels.quantized_weight import QuantizedWeight
@@ -31,7 +30,14 @@ from lapidist.quantization.block import BlockWeights, EndWeights
 from lapidist.quantization.block_files import FINAL_NORM, BlockFiles, block_shape, read_ends
 from lapidist.quantization.block_passes import rotate, rotate_rows, smooth
 from lapidist.quantization.calibration_tokens import calibration_tokens
-from lapidist.quantization.layer_run import PROJECTIONS, LayerRun, make_layer, stacked_bias, stacked_weight
+from lapidist.quantization.layer_run import (
+    PROJECTIONS,
+    LayerRun,
+    float_projection,
+    make_layer,
+    stacked_bias,
+    stacked_weight,
+)
 from lapidist.quantization.recipe import Recipe
 from lapidist.quantization.rounding import needs_hessian, needs_inputs, round_weight
 from lapidist.quantization.statistics import AttentionStatistics, InputStatistics
@@ -179,12 +185,11 @@ class _Run:
 
     def _projection(self, block: BlockWeights, rounded: dict[str, QuantizedWeight], name: str) -> Projection:
         dtype = self._config.dtype
-        bias = stacked_bias(block, name)
-        bias = None if bias is None else bias.to(dtype)
         if name not in rounded:
-            return Linear(stacked_weight(block, name).to(dtype), bias)
+            return float_projection(block, name, dtype)
+        bias = stacked_bias(block, name)
         kind = QuantizedLinear if self._recipe.activations == 8 else WeightOnlyLinear
-        return kind(rounded[name], bias, dtype)
+        return kind(rounded[name], None if bias is None else bias.to(dtype), dtype)
 
     def _block_tensors(
         self, index: int, block: BlockWeights, rounded: dict[str, QuantizedWeight]
