@@ -1,0 +1,1 @@
+"""What traffic would cost: the scheduler on a virtual clock, over any hardware model."""
