@@ -1,0 +1,1 @@
+"""Time, power and energy of inference on GPUs: analytical models with learned residuals, and how they are judged."""
