@@ -85,9 +85,9 @@ def serve(
     Example: lapidist bench serve --url http://localhost:8000 --trace azure.csv.gz --rate 2 --plot latency.png
     """
     from lapidist.evaluation.serving.benchmark import Benchmark
-    from lapidist.evaluation.serving.metrics import Objective
     from lapidist.evaluation.serving.plots import check_format
-    from lapidist.evaluation.serving.trace_spec import TraceSpec
+    from lapidist.workload.serving_metrics import Objective
+    from lapidist.workload.trace_spec import TraceSpec
 
     if (model is None) == (url is None):
         raise typer.BadParameter("name either a MODEL to measure in this process or a server with --url")

@@ -7,8 +7,8 @@ from lapidist.cli.bench import bench
 from lapidist.engine.async_llm import AsyncLLM
 from lapidist.evaluation.serving.benchmark import Benchmark
 from lapidist.evaluation.serving.engine_target import EngineTarget
-from lapidist.evaluation.serving.trace_spec import TraceSpec
 from lapidist.workload import read_steps
+from lapidist.workload.trace_spec import TraceSpec
 
 
 @pytest.mark.parametrize("concurrency", [None, 2])

@@ -7,11 +7,11 @@ import pytest
 
 from lapidist.evaluation.serving.benchmark import Benchmark, BenchmarkResult
 from lapidist.evaluation.serving.http_target import HttpTarget
-from lapidist.evaluation.serving.metrics import Objective
 from lapidist.evaluation.serving.report import to_json
-from lapidist.evaluation.serving.trace_spec import TraceSpec
 from lapidist.models.random_tokenizer import byte_tokenizer
 from lapidist.models.tokenizer import Tokenizer
+from lapidist.workload.serving_metrics import Objective
+from lapidist.workload.trace_spec import TraceSpec
 
 
 def spec(rate: float = 1000, **changes: object) -> TraceSpec:

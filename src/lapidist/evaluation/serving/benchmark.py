@@ -4,13 +4,13 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lapidist.evaluation.serving.metrics import Metrics, Objective, summarize
 from lapidist.evaluation.serving.prompts import PromptMaker
-from lapidist.evaluation.serving.record import RequestRecord
 from lapidist.evaluation.serving.replay import Replay
 from lapidist.evaluation.serving.target import Target
-from lapidist.evaluation.serving.trace_spec import TraceSpec
 from lapidist.models.tokenizer import Tokenizer
+from lapidist.workload.request_record import RequestRecord
+from lapidist.workload.serving_metrics import Metrics, Objective, summarize
+from lapidist.workload.trace_spec import TraceSpec
 
 Progress = Callable[[int, int], None]  # requests finished, requests in all
 

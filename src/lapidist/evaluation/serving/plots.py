@@ -6,7 +6,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from lapidist.evaluation.serving.record import RequestRecord
+from lapidist.workload.request_record import RequestRecord
 
 FORMATS = (".png", ".svg", ".pdf")
 

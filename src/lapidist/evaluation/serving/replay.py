@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable, Sequence
 
 from lapidist.evaluation.serving.prompts import PromptMaker
-from lapidist.evaluation.serving.record import RequestRecord
 from lapidist.evaluation.serving.target import RequestFailedError, Target
+from lapidist.workload.request_record import RequestRecord
 from lapidist.workload.trace import TraceRequest
 
 

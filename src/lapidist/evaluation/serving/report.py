@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from lapidist.evaluation.serving.benchmark import Benchmark, BenchmarkResult
-from lapidist.evaluation.serving.metrics import Latency, Metrics
-from lapidist.evaluation.serving.record import RequestRecord
+from lapidist.workload.request_record import RequestRecord
+from lapidist.workload.serving_metrics import Latency, Metrics
 
 _ROWS = (
     ("first token (TTFT)", "ttft"),

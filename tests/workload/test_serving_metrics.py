@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lapidist.evaluation.serving.metrics import Latency, Objective, summarize
 from lapidist.evaluation.serving.plots import plot_latency_cdf
-from lapidist.evaluation.serving.record import RequestRecord
+from lapidist.workload.request_record import RequestRecord
+from lapidist.workload.serving_metrics import Latency, Objective, summarize
 
 
 def record(due: float, chunks: list[float], tokens: int | None = None, prompt: int = 10) -> RequestRecord:

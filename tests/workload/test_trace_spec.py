@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 
 from lapidist.evaluation.serving.prompts import PromptMaker
-from lapidist.evaluation.serving.trace_spec import TraceSpec
 from lapidist.models.random_tokenizer import byte_tokenizer
 from lapidist.models.tokenizer import Tokenizer
 from lapidist.workload.trace import TraceRequest, write_trace
+from lapidist.workload.trace_spec import TraceSpec
 
 AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens\n" + "".join(
     f"2023-11-16 18:15:{second:02d},{10 + second},5\n" for second in range(10)

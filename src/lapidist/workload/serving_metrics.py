@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lapidist.evaluation.serving.record import RequestRecord
+from lapidist.workload.request_record import RequestRecord
 
 
 @dataclass(frozen=True)
