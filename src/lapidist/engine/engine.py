@@ -175,6 +175,8 @@ class Engine:
         """
         text, prompt_token_ids = self._encode(prompt)
         validate_against_vocabulary(params, self.config.vocab_size)
+        if params.prompt_filter is not None:
+            raise InvalidRequestError("prompt_filter: the engine does not filter prompts yet; leave it out")
         room = self.max_model_len - len(prompt_token_ids)
         if room < 1:
             raise InvalidRequestError(

@@ -1,7 +1,8 @@
 """Offline inference: prompts in, finished outputs out. The names follow vLLM's ``LLM``."""
 
+import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from rich.progress import Progress
 from lapidist.engine.engine import Engine, EngineConfig, Prompt
 from lapidist.engine.errors import InvalidRequestError
 from lapidist.engine.outputs import RequestOutput
+from lapidist.engine.prompt_filters.config import PromptFilter, parse_prompt_filter
 from lapidist.engine.request import Request
 from lapidist.engine.sampling_params import SamplingParams
 
@@ -86,6 +88,8 @@ class LLM:
         prompts: Prompt | Sequence[Prompt],
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
         use_tqdm: bool | None = None,
+        *,
+        prompt_filter: PromptFilter | Mapping[str, Any] | None = None,
     ) -> list[RequestOutput]:
         """Complete every prompt; outputs come in the order of the prompts.
 
@@ -94,6 +98,7 @@ class LLM:
         prompts : one prompt or several; each a string, ``{"prompt": str}`` or ``{"prompt_token_ids": list[int]}``.
         sampling_params : for all prompts, or one for each; None is the checkpoint's recommendation.
         use_tqdm : show a progress bar on stderr; None does so for several prompts on a terminal.
+        prompt_filter : of all prompts, in place of those in ``sampling_params``.
 
         Raises
         ------
@@ -104,6 +109,9 @@ class LLM:
         each = [params] * len(batch) if isinstance(params, SamplingParams) else list(params)
         if len(each) != len(batch):
             raise InvalidRequestError(f"{len(batch)} prompts but {len(each)} sampling_params")
+        if prompt_filter is not None:
+            chosen = parse_prompt_filter(prompt_filter)
+            each = [dataclasses.replace(own, prompt_filter=chosen) for own in each]
         requests: list[Request] = []
         try:
             for prompt, own in zip(batch, each, strict=True):

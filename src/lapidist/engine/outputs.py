@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from lapidist.engine.prompt_filters.report import FilterReport
+
 FinishReason = Literal["stop", "length", "abort", "error"]
 
 
@@ -53,7 +55,8 @@ class RequestOutput:
     """State of a request: complete when ``finished``, otherwise as far as it has come.
 
     ``prompt_logprobs`` has one entry per prompt token; the first is None (nothing precedes it).
-    ``num_cached_tokens`` counts prompt tokens whose KV came from the prefix cache.
+    ``num_cached_tokens`` counts prompt tokens whose KV came from the prefix cache. ``prompt_filter`` tells what a
+    filter did to the prompt, once it has done so; ``prompt_token_ids`` are those of the whole prompt.
     """
 
     request_id: str
@@ -64,3 +67,4 @@ class RequestOutput:
     metrics: RequestMetrics
     prompt_logprobs: list[TokenLogprobs | None] | None = None
     num_cached_tokens: int = field(default=0)
+    prompt_filter: FilterReport | None = None

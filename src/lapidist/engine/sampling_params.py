@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lapidist.engine.errors import InvalidRequestError
+from lapidist.engine.prompt_filters.config import PromptFilter, parse_prompt_filter
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class SamplingParams:
     logit_bias : token id -> value in [-100, 100] added to the logit.
     skip_special_tokens : leave special tokens out of ``text``.
     structured_output : constrain the text to a JSON schema or a regular expression.
+    prompt_filter : run a long prompt at a fraction of its cost; an object of ``lapidist.engine.prompt_filters`` or a
+        dict such as ``{"method": "gemfilter", "keep": 0.1}``.
 
     Raises
     ------
@@ -71,6 +74,7 @@ class SamplingParams:
     logit_bias: dict[int, float] | None = None
     skip_special_tokens: bool = True
     structured_output: StructuredOutput | None = None
+    prompt_filter: PromptFilter | None = None
     stop_strings: tuple[str, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -99,6 +103,11 @@ class SamplingParams:
             raise InvalidRequestError(
                 "ignore_eos cannot be combined with structured_output, whose end is the end"
             )
+
+        if self.prompt_filter is not None:
+            object.__setattr__(self, "prompt_filter", parse_prompt_filter(self.prompt_filter))
+            if self.prompt_logprobs is not None:
+                raise InvalidRequestError("prompt_logprobs cannot be had of a prompt that is filtered")
 
     @property
     def greedy(self) -> bool:

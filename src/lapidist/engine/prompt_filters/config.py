@@ -1,0 +1,268 @@
+"""How a request wants its prompt filtered: one class per method, and how they are read from JSON.
+
+>>> parse_prompt_filter({"method": "gemfilter", "layer": 13, "keep": 1024}).layer
+13
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal
+
+from lapidist.engine.errors import InvalidRequestError
+
+DEFAULT_KEEP = 1024
+
+Keep = int | float | None
+"""Tokens to keep: a whole number of them, or a share of the prompt as a number with a point (0.1; 1.0 is all).
+None is what ``lapidist calibrate-filter`` found for the checkpoint, else 1024."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GemFilter:
+    """GemFilter (arXiv 2409.17422): the last token's attention in one early layer chooses the tokens, and the model
+    runs on them alone, as on a fresh prompt.
+
+    As published, a token's score is the raw product of its key with the last token's query, after rotary embedding,
+    without scale, softmax or mask, summed over all query heads and averaged over ``pool`` neighbours, where positions
+    outside the prompt count as zeros. All other options are off by default and change which tokens are chosen.
+
+    Parameters
+    ----------
+    keep : see ``Keep``.
+    layer : whose attention chooses, counted from 0; layers 0 to ``layer - 1`` see the whole prompt. None is what
+        ``lapidist calibrate-filter`` found, else the layer at 13/32 of the depth, as the paper has it for Llama 3.1.
+    pool : width of the average, odd; 1 is none.
+    keep_first, keep_last : so many tokens at either end are kept whatever their scores, within ``keep``.
+    chunk : choose runs of so many tokens, by the mean of their scores, in place of tokens.
+    softmax : scores are attention weights (scaled, softmax over the prompt), not raw products.
+    window : score with so many last queries; keys behind a query do not count for it.
+    positions : of the kept tokens in the second run: ``fresh`` counts from 0, ``original`` leaves them where they were.
+    explain : report scores and kept spans of text.
+    """
+
+    method: ClassVar[Literal["gemfilter"]] = "gemfilter"
+    keep: Keep = None
+    layer: int | None = None
+    pool: int = 5
+    keep_first: int = 0
+    keep_last: int = 0
+    chunk: int = 1
+    softmax: bool = False
+    window: int = 1
+    positions: Literal["fresh", "original"] = "fresh"
+    explain: bool = False
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adaptive:
+    """GemFilter that finds filter layer and number of tokens by itself, and runs plainly where filtering would not pay.
+
+    From the layer ``first_layer`` on, tokens are scored with attention weights of the last ``window`` queries (mean
+    over heads, averaged over ``pool`` neighbours). The first layer decides in which the tokens that hold ``mass`` of
+    all weight have settled: of those that the layer before would have kept, ``agreement`` are kept again (compare
+    arXiv 2601.07667). So many are kept, ``least`` at the least and ``keep`` at the most. The prompt is run
+    plainly if that is forecast to be less than ``gain`` times slower.
+
+    Parameters
+    ----------
+    keep : the most tokens, see ``Keep``; None is half of the prompt.
+    least : tokens that are kept in any case, first and last ones and the window included.
+    first_layer, last_layer : that may decide; None is a quarter, and 19/32, of the depth.
+    explain : report scores and kept spans of text.
+    """
+
+    method: ClassVar[Literal["adaptive"]] = "adaptive"
+    keep: Keep = None
+    least: int = 64
+    mass: float = 0.9
+    agreement: float = 0.7
+    gain: float = 1.1
+    first_layer: int | None = None
+    last_layer: int | None = None
+    window: int = 8
+    pool: int = 5
+    keep_first: int = 4
+    keep_last: int = 32
+    explain: bool = False
+
+    def __post_init__(self) -> None:
+        _check(self)
+        if (
+            self.first_layer is not None
+            and self.last_layer is not None
+            and self.last_layer < self.first_layer
+        ):
+            raise InvalidRequestError(
+                f"prompt_filter: last_layer ({self.last_layer}) comes before first_layer ({self.first_layer})"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SnapKV:
+    """SnapKV (arXiv 2404.14469): the whole prompt is run; each head of each layer then keeps the keys and values of the
+    tokens that the last ``window`` queries attend to most, and those of the window.
+
+    Parameters
+    ----------
+    keep : tokens per head, the window included, see ``Keep``.
+    pool : width of the average over neighbouring tokens, odd.
+    explain : report how many of the heads kept each token.
+    """
+
+    method: ClassVar[Literal["snapkv"]] = "snapkv"
+    keep: Keep = None
+    window: int = 32
+    pool: int = 5
+    explain: bool = False
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class H2O:
+    """H2O (arXiv 2306.14048): as SnapKV, but the tokens kept beside the last ``recent`` are those with the most
+    attention from all queries of the prompt (heavy hitters). The choice is made once, when the prompt ends.
+    """
+
+    method: ClassVar[Literal["h2o"]] = "h2o"
+    keep: Keep = None
+    recent: int = 32
+    explain: bool = False
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamingLLM:
+    """StreamingLLM (arXiv 2309.17453): the keys and values of the first ``sinks`` tokens and of the last ones."""
+
+    method: ClassVar[Literal["streamingllm"]] = "streamingllm"
+    keep: Keep = None
+    sinks: int = 4
+    explain: bool = False
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FastKV:
+    """FastKV (arXiv 2502.01068): up to layer ``layer`` the whole prompt is run; deeper layers go on with the hidden
+    states of the tokens alone that the last ``window`` queries attend to most there. Every layer keeps keys and values
+    as SnapKV does.
+
+    Parameters
+    ----------
+    keep : tokens per head whose keys and values are kept, see ``Keep``.
+    layer : the last that sees all tokens, counted from 0; None is what ``lapidist calibrate-filter`` found, else the
+        layer at 15/32 of the depth.
+    propagate : share of the tokens that goes deeper; at least ``keep`` tokens do.
+    """
+
+    method: ClassVar[Literal["fastkv"]] = "fastkv"
+    keep: Keep = None
+    layer: int | None = None
+    propagate: float = 0.2
+    window: int = 8
+    pool: int = 7
+    explain: bool = False
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+
+PromptFilter = GemFilter | Adaptive | SnapKV | H2O | StreamingLLM | FastKV
+
+METHODS: dict[str, type[PromptFilter]] = {
+    kind.method: kind for kind in (GemFilter, Adaptive, SnapKV, H2O, StreamingLLM, FastKV)
+}
+
+
+def parse_prompt_filter(value: object) -> PromptFilter:
+    """Read ``{"method": ..., options}``; what is a filter already is returned as it is.
+
+    Raises
+    ------
+    InvalidRequestError : there is no such method or option, or a value is of the wrong type or out of range.
+    """
+    if isinstance(value, PromptFilter):
+        return value
+    if not isinstance(value, Mapping):
+        raise InvalidRequestError(
+            f'prompt_filter must be an object such as {{"method": "gemfilter", "keep": 0.1}}, got {value!r:.80}'
+        )
+    options = dict(value)
+    method = options.pop("method", None)
+    if not isinstance(method, str) or method not in METHODS:
+        raise InvalidRequestError(
+            f"prompt_filter.method must be one of {', '.join(METHODS)}, got {method!r:.80}"
+        )
+    kind = METHODS[method]
+    known = [field.name for field in fields(kind)]
+    if unknown := sorted(str(name) for name in options if name not in known):
+        raise InvalidRequestError(
+            f"prompt_filter: {method} has no option {unknown[0]!r:.80}; it has {', '.join(known)}"
+        )
+    return kind(**options)
+
+
+# Lowest and highest value of the whole numbers, where they are no None.
+_WHOLE = {
+    "layer": (0, 10_000),
+    "first_layer": (0, 10_000),
+    "last_layer": (0, 10_000),
+    "pool": (1, 1023),
+    "keep_first": (0, 2**31 - 1),
+    "keep_last": (0, 2**31 - 1),
+    "chunk": (1, 2**31 - 1),
+    "least": (1, 2**31 - 1),
+    "window": (1, 1024),
+    "recent": (1, 2**31 - 1),
+    "sinks": (0, 2**31 - 1),
+}
+_SHARES = ("mass", "agreement", "propagate")
+_FLAGS = ("softmax", "explain")
+
+
+def _check(options: Any) -> None:
+    """
+    Raises
+    ------
+    InvalidRequestError : a value is of the wrong type or out of range.
+    """
+    for field in fields(options):
+        name, value = field.name, getattr(options, field.name)
+        if problem := _problem(name, value):
+            raise InvalidRequestError(f"prompt_filter.{name} {problem}, got {value!r:.80}")
+
+
+def _problem(name: str, value: object) -> str | None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value is None and name in ("keep", "layer", "first_layer", "last_layer"):
+        return None
+    if name == "keep":
+        valid = number and (value >= 1 if isinstance(value, int) else 0 < value <= 1)  # type: ignore[operator]
+        return (
+            None
+            if valid
+            else "must be a whole number of tokens or a share of the prompt above 0 and up to 1.0"
+        )
+    if name in _FLAGS:
+        return None if isinstance(value, bool) else "must be true or false"
+    if name in _SHARES:
+        return None if number and 0 < value <= 1 else "must be a number above 0 and up to 1"  # type: ignore[operator]
+    if name == "gain":
+        return None if number and 1 <= value <= 100 else "must be a number from 1 to 100"  # type: ignore[operator]
+    if name == "positions":
+        return None if value in ("fresh", "original") else "must be fresh or original"
+    least, most = _WHOLE[name]
+    if not number or not isinstance(value, int) or not least <= value <= most:
+        return f"must be a whole number from {least} to {most}"
+    if name == "pool" and value % 2 == 0:
+        return "must be odd, so that it has a middle"
+    return None
