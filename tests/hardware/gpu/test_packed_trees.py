@@ -1,0 +1,54 @@
+import lightgbm
+import numpy as np
+import pytest
+
+from lapidist.hardware.gpu.packed_trees import pack, unpack
+
+
+def _fitted(leaves: int = 31, trees: int = 40) -> tuple[lightgbm.Booster, np.ndarray]:
+    generator = np.random.default_rng(0)
+    features = generator.normal(size=(3000, 5))
+    target = np.sin(3 * features[:, 0]) + features[:, 1] * (features[:, 2] > 0.3)
+    parameters = {"objective": "l1", "num_leaves": leaves, "verbose": -1, "num_threads": 1, "seed": 0}
+    return lightgbm.train(parameters, lightgbm.Dataset(features, target), trees), features
+
+
+@pytest.mark.parametrize("leaves", [2, 31, 255])
+def test_unpacked_ensemble_predicts_the_same_up_to_rounding_of_its_leaves(leaves: int) -> None:
+    booster, features = _fitted(leaves)
+    expected = booster.predict(features)
+    found = unpack(pack(booster)).predict(features)
+    rounding = sum(np.abs(booster.get_leaf_output(tree, 0)) for tree in range(1)) / 127
+    assert np.abs(found - expected).mean() < 0.01 * np.abs(expected).std() + rounding
+    assert np.corrcoef(found, expected)[0, 1] > 0.9999
+
+
+def test_packing_twice_changes_nothing_more_than_the_leaves_rounding() -> None:
+    booster, features = _fitted()
+    once = unpack(pack(booster))
+    assert unpack(pack(once)).predict(features) == pytest.approx(once.predict(features), abs=1e-6)
+
+
+def test_packed_is_a_fraction_of_the_text() -> None:
+    booster, _ = _fitted()
+    assert len(pack(booster)) < len(booster.model_to_string()) / 8
+
+
+def test_what_is_no_ensemble_is_refused() -> None:
+    with pytest.raises(ValueError, match="not a packed ensemble"):
+        unpack(b"nothing")
+    packed = pack(_fitted()[0])
+    with pytest.raises(ValueError):
+        unpack(packed[: len(packed) // 2])
+
+
+def test_categories_and_too_many_leaves_are_refused() -> None:
+    booster, _ = _fitted(leaves=400, trees=2)
+    if max(int(t["num_leaves"]) for t in booster.dump_model()["tree_info"]) > 255:
+        with pytest.raises(ValueError, match="at most 255"):
+            pack(booster)
+    generator = np.random.default_rng(1)
+    kinds = generator.integers(0, 20, size=(2000, 1))
+    data = lightgbm.Dataset(kinds, generator.normal(size=20)[kinds[:, 0]], categorical_feature=[0])
+    with pytest.raises(ValueError, match="only splits of numbers"):
+        pack(lightgbm.train({"verbose": -1, "num_threads": 1, "min_data_in_leaf": 5}, data, 3))
