@@ -1,0 +1,222 @@
+"""Serving a trace on a virtual clock: the engine's own scheduler, and a hardware model instead of a forward pass.
+
+The steps are those that the engine takes (Vidur, arXiv 2405.05465, showed that a request-level simulation over
+operator times forecasts serving metrics well). A trace of lengths does not tell which prompts begin alike, so nothing
+is found in the prefix cache unless ``shared_prefix`` says how much of every prompt is common to all.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+
+from lapidist.engine.page_pool import PagePool
+from lapidist.engine.scheduler import ScheduledStep, Scheduler
+from lapidist.planner.decode_run import run_decodes, steps_until_pages_end
+from lapidist.planner.step_cost import StepCost
+from lapidist.planner.trace_sequence import TraceSequence
+from lapidist.workload.request_record import RequestRecord
+from lapidist.workload.step import SequenceStep, Step
+from lapidist.workload.trace import TraceRequest
+
+Progress = Callable[[int, int], None]  # requests finished, requests in all
+_MAX_RUN = 4096
+
+
+@dataclass(frozen=True)
+class ServingSettings:
+    """How the engine would be set up; the names are those of ``engine.EngineConfig``.
+
+    Parameters
+    ----------
+    num_pages, page_size : of the KV cache.
+    shared_prefix : share of every prompt, from its beginning, that all requests have in common; from 0 to 1.
+    """
+
+    num_pages: int
+    page_size: int = 16
+    max_num_seqs: int = 256
+    max_num_batched_tokens: int = 2048
+    enable_prefix_caching: bool = True
+    shared_prefix: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.shared_prefix <= 1:
+            raise ValueError(f"shared_prefix must be from 0 to 1, got {self.shared_prefix:g}")
+
+    def scheduler(self) -> Scheduler:
+        """A fresh one over a fresh pool."""
+        return Scheduler(
+            PagePool(self.num_pages, self.page_size),
+            self.max_num_seqs,
+            self.max_num_batched_tokens,
+            self.enable_prefix_caching,
+        )
+
+
+@dataclass
+class SimulationResult:
+    """What serving the trace came to.
+
+    Attributes
+    ----------
+    records : one per request, in the order of the trace; refused ones have an error.
+    duration_seconds : from the trace's time 0 to the last token.
+    busy_seconds, joules : of all steps; joules of one rank.
+    steps : forward passes.
+    peak_running : most sequences in one step.
+    prefix_hit_tokens : prompt tokens that were found in the prefix cache.
+    """
+
+    records: list[RequestRecord] = field(default_factory=list)
+    duration_seconds: float = 0.0
+    busy_seconds: float = 0.0
+    joules: float = 0.0
+    steps: int = 0
+    peak_running: int = 0
+    preemptions: int = 0
+    prefix_hit_tokens: int = 0
+
+
+class Simulation:
+    """One run of a trace.
+
+    Parameters
+    ----------
+    cost : what each step takes.
+    fast_forward : take runs of equal decode steps at once; the result is the same.
+    on_step : sees every step with its duration, for recordings and comparisons.
+    """
+
+    def __init__(
+        self,
+        trace: Sequence[TraceRequest],
+        settings: ServingSettings,
+        cost: StepCost,
+        *,
+        fast_forward: bool = True,
+        on_step: Callable[[Step], None] | None = None,
+        progress: Progress = lambda finished, total: None,
+    ) -> None:
+        if any(later.arrival_seconds < earlier.arrival_seconds for earlier, later in pairwise(trace)):
+            raise ValueError("the requests of a trace must be in order of arrival")
+        self._settings, self._cost = settings, cost
+        self._scheduler = settings.scheduler()
+        self._fast_forward = fast_forward
+        self._on_step = on_step
+        self._progress, self._finished = progress, 0
+        self._coming = deque(enumerate(trace))
+        self._now = 0.0
+        # Nobody who waits can be admitted before a sequence finishes.
+        self._is_closed = False
+        self._result = SimulationResult(
+            [RequestRecord(request.arrival_seconds, request.prompt_tokens) for request in trace]
+        )
+
+    def run(self) -> SimulationResult:
+        """Serve every request to its end."""
+        scheduler = self._scheduler
+        while self._coming or scheduler.has_work():
+            if not scheduler.has_work():
+                self._now = max(self._now, self._coming[0][1].arrival_seconds)
+            self._admit_arrivals()
+            if scheduler.has_work() and not self._decode_run():
+                self._one_step()
+        result = self._result
+        result.duration_seconds = self._now
+        result.preemptions = scheduler.num_preemptions
+        result.prefix_hit_tokens = scheduler.prefix_hit_tokens
+        return result
+
+    def _admit_arrivals(self) -> None:
+        while self._coming and self._coming[0][1].arrival_seconds <= self._now:
+            number, request = self._coming.popleft()
+            shared = int(self._settings.shared_prefix * request.prompt_tokens)
+            sequence = TraceSequence(number, request.prompt_tokens, request.output_tokens, shared)
+            try:
+                self._scheduler.add(sequence)
+            except ValueError as error:
+                self._result.records[number].error = str(error)
+                self._count_finished()
+
+    def _one_step(self) -> None:
+        scheduler = self._scheduler
+        step = scheduler.schedule()
+        work = step.workload()
+        seconds, joules = self._cost.step(work.sequences, work.logit_rows)
+        self._now += seconds
+        scheduler.complete(step)
+        self._book(1, len(step.scheduled), seconds, joules)
+        if self._on_step is not None:
+            self._on_step(Step(work.sequences, work.logit_rows, seconds))
+        is_decode = all(entry.num_tokens == 1 and entry.samples for entry in step.scheduled)
+        self._is_closed = is_decode and not step.preempted and bool(scheduler.waiting)
+        for sequence in _sampling(step):
+            sequence.append()
+            self._hand_out(sequence, [self._now])
+
+    def _decode_run(self) -> bool:
+        """Take as many decode steps as can only be that; False if there are none."""
+        scheduler = self._scheduler
+        running: list[TraceSequence] = scheduler.running  # type: ignore[assignment]  # only we add sequences
+        may_admit = bool(scheduler.waiting) and not self._is_closed
+        if not self._fast_forward or not running or may_admit:
+            return False
+        if any(sequence.num_uncomputed != 1 for sequence in running):
+            return False
+        steps = min(sequence.max_length - sequence.num_tokens for sequence in running)
+        steps = steps_until_pages_end(scheduler.pool, running, min(steps, _MAX_RUN))
+        if steps < 1:
+            return False
+        seconds, joules = self._cost.decode_run([sequence.num_tokens for sequence in running], steps)
+        ends = np.cumsum([self._now, *seconds])[1:]
+        if self._coming and not scheduler.waiting:
+            # The step under way ends before who arrives meanwhile is looked at.
+            steps = min(
+                steps, int(np.searchsorted(ends, self._coming[0][1].arrival_seconds, side="left")) + 1
+            )
+        self._take(list(running), steps, ends[:steps].tolist(), seconds[:steps].tolist())
+        self._book(steps, len(running), float(seconds[:steps].sum()), float(joules[:steps].sum()))
+        return True
+
+    def _take(
+        self, running: list[TraceSequence], steps: int, ends: list[float], seconds: list[float]
+    ) -> None:
+        if self._on_step is not None:
+            lengths = [sequence.num_tokens for sequence in running]
+            for index, duration in enumerate(seconds):
+                sequences = tuple(SequenceStep(1, length + index) for length in lengths)
+                self._on_step(Step(sequences, len(lengths), duration))
+        run_decodes(self._scheduler, running, steps)
+        self._now = ends[-1]
+        for sequence in running:
+            self._hand_out(sequence, ends)
+
+    def _book(self, steps: int, running: int, seconds: float, joules: float) -> None:
+        result = self._result
+        result.steps += steps
+        result.busy_seconds += seconds
+        result.joules += joules
+        result.peak_running = max(result.peak_running, running)
+
+    def _hand_out(self, sequence: TraceSequence, times: list[float]) -> None:
+        """Tokens have come at ``times``; the sequence has them already."""
+        record = self._result.records[sequence.request]
+        record.chunk_seconds += times
+        if sequence.num_tokens == sequence.max_length:
+            record.output_tokens = sequence.generated
+            record.finished_seconds = times[-1]
+            self._scheduler.remove(sequence)
+            self._is_closed = False
+            self._count_finished()
+
+    def _count_finished(self) -> None:
+        self._finished += 1
+        self._progress(self._finished, len(self._result.records))
+
+
+def _sampling(step: ScheduledStep) -> list[TraceSequence]:
+    """The sequences that get a token of the step."""
+    return [entry.sequence for entry in step.scheduled if entry.samples]  # type: ignore[misc]

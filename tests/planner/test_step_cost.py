@@ -1,0 +1,72 @@
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lapidist.models.config import ModelConfig
+from lapidist.planner.step_cost import ExactStepCost, TabledStepCost, batch_grid, length_grid, token_grid
+from lapidist.workload.step import SequenceStep
+from tests.planner.machines import BF16, TINY_SHAPE, Roofline
+
+SLIDING = ModelConfig.of_shape("gemma-2-2b")
+
+chunks = st.tuples(st.integers(1, 600), st.integers(0, 9000)).map(
+    lambda pair: SequenceStep(pair[0], pair[0] + pair[1])
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(chunks, min_size=1, max_size=6),
+    st.lists(st.integers(1, 9000), max_size=40),
+    st.sampled_from([1, 2]),
+)
+@pytest.mark.parametrize("config", [TINY_SHAPE, SLIDING], ids=["full", "sliding"])
+def test_the_tables_are_close_to_asking_about_every_step(
+    config: ModelConfig, prefills: list[SequenceStep], decodes: list[int], ranks: int
+) -> None:
+    sequences = [*(SequenceStep(1, length) for length in decodes), *prefills]
+    machine = Roofline()
+    exact = ExactStepCost(machine, config, BF16, ranks).step(sequences, len(sequences))
+    tabled = TabledStepCost(machine, config, BF16, ranks).step(sequences, len(sequences))
+    assert tabled == pytest.approx(exact, rel=0.02)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(1, 5000), min_size=1, max_size=40), st.integers(1, 30))
+def test_a_run_of_decodes_costs_what_its_steps_do(lengths: list[int], steps: int) -> None:
+    cost = TabledStepCost(Roofline(), TINY_SHAPE, BF16)
+    seconds, joules = cost.decode_run(lengths, steps)
+    single = [
+        cost.step([SequenceStep(1, length + index) for length in lengths], len(lengths))
+        for index in range(steps)
+    ]
+    assert np.column_stack((seconds, joules)) == pytest.approx(np.array(single))
+    exact = ExactStepCost(Roofline(), TINY_SHAPE, BF16).decode_run(lengths, steps)
+    assert seconds == pytest.approx(exact[0], rel=0.02)
+
+
+def test_the_overhead_of_a_step_is_charged_once() -> None:
+    machine = Roofline(overhead_seconds=1.0)
+    step = [SequenceStep(1, 10), SequenceStep(7, 20)]
+    assert TabledStepCost(machine, TINY_SHAPE, BF16).step(step, 2)[0] == pytest.approx(1.0, rel=0.01)
+
+
+def test_the_parts_add_up_to_the_whole() -> None:
+    cost = TabledStepCost(Roofline(), TINY_SHAPE, BF16)
+    whole = cost.step([SequenceStep(1, 10), SequenceStep(64, 64)], 2)[0]
+    whole += cost.decode_run([10, 500], 4)[0].sum()
+    assert sum(cost.seconds_by_part.values()) == pytest.approx(whole)
+
+
+@pytest.mark.parametrize("grid", [token_grid(), length_grid(), batch_grid()])
+def test_grids_rise_from_one(grid: tuple[int, ...]) -> None:
+    assert grid[0] == 1
+    assert all(below < above for below, above in itertools.pairwise(grid))
+
+
+def test_a_step_beyond_the_grid_is_refused() -> None:
+    with pytest.raises(ValueError, match="beyond what can be planned"):
+        TabledStepCost(Roofline(), TINY_SHAPE, BF16).step([SequenceStep(1 << 18, 1 << 18)], 1)
