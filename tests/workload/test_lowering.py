@@ -187,3 +187,10 @@ def test_quantizing_shrinks_traffic_and_not_arithmetic(step: Step) -> None:
     plain, quantized = (lower(LLAMA_3_8B, Recipe.named(name), step) for name in ("fp16", "w4a8kv4-g128"))
     assert total_flops(plain) == total_flops(quantized)
     assert total_minimum_bytes(quantized) < total_minimum_bytes(plain)
+
+
+def test_a_quantized_head_reads_what_the_other_projections_read() -> None:
+    recipe = replace(Recipe.named("w4a8kv4-g128", "bf16"), lm_head=Recipe.named("w8a8kv4").weight)
+    operators = lower(PlainShape(), recipe, Step((SequenceStep(1, 1),), logit_rows=1))
+    [head] = [each for each in operators if isinstance(each, GEMM) and each.name == "lm_head"]
+    assert (head.weight.number, head.input, head.output.number) == ("int8", recipe.activation, "bf16")

@@ -172,14 +172,15 @@ class _Lowering:
         ]
         if rows == 0:
             return found
+        head = self.recipe.lm_head
         found.append(
             GEMM(
                 name="lm_head",
                 m=rows,
                 n=self.vocabulary,
                 k=self.hidden,
-                input=plain,
-                weight=plain,
+                input=plain if head is None else self.recipe.activation,
+                weight=plain if head is None else head,
                 output=plain,
             )
         )

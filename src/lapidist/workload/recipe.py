@@ -24,6 +24,7 @@ class Recipe:
     activation : inputs of those projections.
     kv : keys and values in the cache; a row is one head of one token.
     hidden : everything else: residual stream, norms, embedding, output head, attention's own arithmetic.
+    lm_head : weights of the output head, whose inputs are then ``activation``; None is ``hidden`` for both.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Recipe:
     activation: TensorFormat
     kv: TensorFormat
     hidden: TensorFormat
+    lm_head: TensorFormat | None = None
 
     @staticmethod
     def named(name: str, hidden: Literal["fp32", "bf16", "fp16"] = "fp16") -> "Recipe":

@@ -1,0 +1,76 @@
+"""From what a user calls a recipe to the formats of ``workload.Recipe``.
+
+Understood are a float type (``bf16``, ``fp16``, ``fp32``), ``fp8`` and ``fp8-kv8``, a name such as ``w4a8kv4-g128``, and
+whatever ``lapidist quantize --recipe`` takes: ``qoq-g128`` and the others, or a YAML file.
+"""
+
+from dataclasses import replace
+from typing import Literal
+
+import torch
+
+from lapidist.models.config import ModelConfig
+from lapidist.models.quantization_config import QuantizationConfig, WeightFormat
+from lapidist.quantization.recipe import RECIPES, load_recipe
+from lapidist.workload.recipe import Recipe
+from lapidist.workload.tensor_format import TensorFormat
+
+Float = Literal["fp32", "bf16", "fp16"]
+_FLOATS: dict[torch.dtype, Float] = {
+    torch.float32: "fp32",
+    torch.bfloat16: "bf16",
+    torch.float16: "fp16",
+}
+_SCALE_BITS = 32  # one float32 scale per token, or per output channel
+CHECKPOINT = "checkpoint"
+"""Stands for the formats that the checkpoint is in."""
+
+
+def plan_recipe(name: str, config: ModelConfig) -> Recipe:
+    """The formats that ``name`` stands for in a model; what is not quantized keeps the model's own float type.
+
+    Raises
+    ------
+    ValueError : there is no such recipe, or its YAML file is wrong.
+    """
+    hidden = _FLOATS[config.dtype]
+    if name == CHECKPOINT:
+        return checkpoint_recipe(config)
+    if name in ("fp8", "fp8-kv8"):
+        plain, eight = TensorFormat(hidden), TensorFormat("fp8", row_overhead_bits=_SCALE_BITS)
+        kv = TensorFormat("fp8") if name == "fp8-kv8" else plain
+        return Recipe(name, weight=eight, activation=eight, kv=kv, hidden=plain)
+    try:
+        return Recipe.named(name, hidden)
+    except ValueError:
+        pass
+    try:
+        quantization = load_recipe(name)
+    except ValueError as error:
+        if name.lower().endswith((".yaml", ".yml")):
+            raise
+        raise ValueError(
+            f"unknown recipe {name!r}: use {CHECKPOINT}, bf16, fp16, fp32, fp8, fp8-kv8, a form such as w4a8kv4-g128, "
+            f"one of {', '.join(RECIPES)}, or a .yaml file"
+        ) from error
+    return quantized_recipe(quantization.formats, hidden)
+
+
+def checkpoint_recipe(config: ModelConfig) -> Recipe:
+    """The formats that a checkpoint is in."""
+    hidden = _FLOATS[config.dtype]
+    if config.quantization is None:
+        return Recipe.named(hidden)
+    return quantized_recipe(config.quantization, hidden)
+
+
+def quantized_recipe(formats: QuantizationConfig, hidden: Float) -> Recipe:
+    """Formats of a quantized checkpoint in the language of ``workload``."""
+    weights, head = formats.weights, formats.lm_head
+    name = f"w{weights.bits}a{formats.activation_bits}kv{formats.kv_bits}{_group(weights)}"
+    head_format = None if head.is_float else Recipe.named(f"w{head.bits}a8kv16{_group(head)}", hidden).weight
+    return replace(Recipe.named(name, hidden), name=formats.recipe, lm_head=head_format)
+
+
+def _group(weights: WeightFormat) -> str:
+    return "" if weights.group_size is None else f"-g{weights.group_size}"
