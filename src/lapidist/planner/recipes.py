@@ -1,7 +1,7 @@
 """From what a user calls a recipe to the formats of ``workload.Recipe``.
 
-Understood are a float type (``bf16``, ``fp16``, ``fp32``), ``fp8`` and ``fp8-kv8``, a name such as ``w4a8kv4-g128``, and
-whatever ``lapidist quantize --recipe`` takes: ``qoq-g128`` and the others, or a YAML file.
+Understood are a float type (``bf16``, ``fp16``, ``fp32``), ``fp8`` and ``fp8-kv8``, a form such as ``w4a8kv4-g128``,
+and whatever ``lapidist quantize --recipe`` takes: ``qoq-g128`` and the others, or a YAML file.
 """
 
 from dataclasses import replace

@@ -28,6 +28,8 @@ Cost = tuple[float, float]
 
 Floats = NDArray[np.float64]
 
+PARTS = ("layers", "head", "prefill_attention", "decode_attention", "step_overhead")
+
 _EXACT_TOKENS = 256  # up to here every number of tokens is asked for; kernels' tiles make steps there
 _TOKENS_PER_OCTAVE = 32
 _LENGTHS_PER_OCTAVE = 4
@@ -79,7 +81,6 @@ class TabledStepCost:
 
     Attributes
     ----------
-    seconds_by_part : where the time of all steps so far went.
     low_confidence : what the hardware model said against its own answers.
     """
 
@@ -90,8 +91,7 @@ class TabledStepCost:
         self._ranks = tensor_parallel
         self._windows = tuple(Counter(config.sliding_windows))
         self.low_confidence: set[str] = set()
-        self.seconds_by_part: dict[str, float] = {"layers": 0.0, "head": 0.0, "prefill_attention": 0.0}
-        self.seconds_by_part |= {"decode_attention": 0.0, "step_overhead": 0.0}
+        self._seconds_by_part = dict.fromkeys(PARTS, 0.0)
         self._overhead = self._cost([])
         self._tokens = cache(self._ask_tokens)
         self._head = cache(self._ask_head)
@@ -107,7 +107,7 @@ class TabledStepCost:
                 tokens += sequence.query_length
                 own = self._prefill_cost(sequence)
                 seconds, joules = seconds + own[0], joules + own[1]
-        self.seconds_by_part["prefill_attention"] += seconds
+        self._seconds_by_part["prefill_attention"] += seconds
         fixed = self._fixed(tokens, logit_rows, steps=1)
         seconds, joules = seconds + fixed[0], joules + fixed[1]
         if decodes:
@@ -121,6 +121,11 @@ class TabledStepCost:
         seconds, joules = self._decode_attention(kv_lengths, steps)
         return seconds + fixed[0], joules + fixed[1]
 
+    def take_seconds_by_part(self) -> dict[str, float]:
+        """Where the time of all steps since the last call went, by ``PARTS``."""
+        taken, self._seconds_by_part = self._seconds_by_part, dict.fromkeys(PARTS, 0.0)
+        return taken
+
     # -- parts, from the tables ------------------------------------------------------------------------------------
 
     def _fixed(self, tokens: int, logit_rows: int, steps: int) -> Cost:
@@ -128,7 +133,7 @@ class TabledStepCost:
         layers = _along(token_grid(), tokens, self._tokens)
         head = self._head(logit_rows) if logit_rows else (0.0, 0.0)
         for part, cost in (("layers", layers), ("head", head), ("step_overhead", self._overhead)):
-            self.seconds_by_part[part] += steps * cost[0]
+            self._seconds_by_part[part] += steps * cost[0]
         return layers[0] + head[0] + self._overhead[0], layers[1] + head[1] + self._overhead[1]
 
     def _prefill_cost(self, sequence: SequenceStep) -> Cost:
@@ -157,7 +162,7 @@ class TabledStepCost:
                 means = np.minimum(lengths[:, None] + np.arange(steps), window).mean(axis=0)
             for index, out in enumerate((seconds, joules)):
                 out += self._at_batch(window, batch, means, index)
-        self.seconds_by_part["decode_attention"] += float(seconds.sum())
+        self._seconds_by_part["decode_attention"] += float(seconds.sum())
         return seconds, joules
 
     def _at_batch(self, window: int | None, batch: int, means: Floats, index: int) -> Floats:

@@ -1,0 +1,28 @@
+"""What can be planned on: a hardware model with the price and the memory of its device."""
+
+from dataclasses import dataclass
+
+from lapidist.hardware.estimate import Hardware
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A device, of which a tensor-parallel group has several.
+
+    Attributes
+    ----------
+    memory_bytes : of one device, all of it.
+    dollars_per_hour : of one device; None where nobody said.
+    idle_watts : what one device draws while it waits for requests.
+    price_source : where the price comes from.
+    """
+
+    hardware: Hardware
+    memory_bytes: int
+    dollars_per_hour: float | None = None
+    idle_watts: float = 0.0
+    price_source: str | None = None
+
+    @property
+    def name(self) -> str:
+        return self.hardware.name
