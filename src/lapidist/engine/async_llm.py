@@ -124,6 +124,11 @@ class AsyncLLM:
         return self._engine.max_model_len
 
     @property
+    def max_context(self) -> int:
+        """Positions that a sequence may reach: the longest prompt that a filter may read."""
+        return self._engine.max_context
+
+    @property
     def is_alive(self) -> bool:
         return self._failure is None and self._thread.is_alive()
 
@@ -231,7 +236,11 @@ class AsyncLLM:
     def _admit(self, request: Request, stream: _Stream) -> None:
         scheduler = self._engine.scheduler
         # Those that the next step can start are not waiting in the queue's sense.
-        queued = len(scheduler.waiting) - (scheduler.max_num_seqs - len(scheduler.running))
+        queued = (
+            len(scheduler.waiting)
+            + len(scheduler.filtering)
+            - (scheduler.max_num_seqs - len(scheduler.running))
+        )
         if queued >= self.max_queue:
             self._send([(stream, QueueFullError(queued, self.max_queue))])
         else:

@@ -9,9 +9,11 @@ from typing import Any, NotRequired, TypedDict
 import torch
 
 from lapidist.engine.errors import InvalidRequestError
+from lapidist.engine.filter_stage import FilterStage
 from lapidist.engine.memory import plan_kv_cache
 from lapidist.engine.outputs import RequestMetrics
 from lapidist.engine.page_pool import PagePool
+from lapidist.engine.prompt_filters.plan import Lengths, plan_filter
 from lapidist.engine.recorder import StepRecorder
 from lapidist.engine.request import Completion, Request, describe_logprobs
 from lapidist.engine.runner import Runner, StepResult
@@ -101,6 +103,8 @@ class EngineStats:
     Attributes
     ----------
     pages_used : pages that a sequence refers to.
+    filtering : sequences whose prompts are being filtered, or wait for it.
+    filtered_prompt_tokens, filter_kept_tokens : of prompts that went through a filter, before and after it.
     attention_rows : rows (token, head) of attention in all layers.
     attention_rows_recomputed : per layer, those that mode unified of attention's softmax computed a second time.
     """
@@ -115,6 +119,9 @@ class EngineStats:
     prompt_tokens: int
     generated_tokens: int
     steps: int
+    filtering: int
+    filtered_prompt_tokens: int
+    filter_kept_tokens: int
     attention_rows: int
     attention_rows_recomputed: tuple[int, ...]
 
@@ -151,11 +158,14 @@ class Engine:
             kv_bits=self.decoder.kv_bits,
         )
         self.max_model_len = plan.max_model_len
+        self.max_context = plan.max_context
+        self.lengths = Lengths(plan.max_context, plan.max_model_len)
         self.runner = Runner(self.decoder, plan.num_pages, config.page_size)
         self.pool = PagePool(plan.num_pages, config.page_size)
         self.scheduler = Scheduler(
             self.pool, config.max_num_seqs, config.max_num_batched_tokens, config.enable_prefix_caching
         )
+        self._filters = FilterStage(self.runner, self.tokenizer, self.lengths, config.max_num_batched_tokens)
         self._sampler = Sampler(config.seed)
         self._grammars = GrammarCompiler(self.tokenizer, self.config.vocab_size, self.eos_token_ids)
         self._recorder = StepRecorder(Path(config.record)) if config.record is not None else None
@@ -175,15 +185,21 @@ class Engine:
         """
         text, prompt_token_ids = self._encode(prompt)
         validate_against_vocabulary(params, self.config.vocab_size)
+        tokens, plan = len(prompt_token_ids), None
         if params.prompt_filter is not None:
-            raise InvalidRequestError("prompt_filter: the engine does not filter prompts yet; leave it out")
-        room = self.max_model_len - len(prompt_token_ids)
-        if room < 1:
-            raise InvalidRequestError(
-                f"the prompt has {len(prompt_token_ids)} tokens; with at least one generated token it exceeds "
-                f"the maximum length of {self.max_model_len} tokens"
-            )
-        max_length = len(prompt_token_ids) + min(room, params.max_tokens or room)
+            plan = plan_filter(params.prompt_filter, tokens, self.config, self.lengths)
+        if plan is not None and plan.bypassed is None:
+            # Of what the filter will make of it.
+            room = plan.room(plan.kept, self.lengths)
+            max_length = plan.kept + min(room, params.max_tokens or room)
+        else:
+            room = self.max_model_len - tokens
+            if room < 1:
+                raise InvalidRequestError(
+                    f"the prompt has {tokens} tokens; with at least one generated token it exceeds "
+                    f"the maximum length of {self.max_model_len} tokens"
+                )
+            max_length = tokens + min(room, params.max_tokens or room)
         completions = [self._completion(i, prompt_token_ids, max_length, params) for i in range(params.n)]
         return Request(
             request_id,
@@ -193,6 +209,7 @@ class Engine:
             completions,
             RequestMetrics(arrival_time=time.monotonic()),
             prompt_logprobs=None if params.prompt_logprobs is None else [None],
+            filter_plan=plan,
             unforked=completions[:0:-1],
         )
 
@@ -209,6 +226,8 @@ class Engine:
         for completion in request.completions:
             self._completions[completion.sequence] = (request, completion)
         self._prompt_tokens += len(request.prompt_token_ids)
+        if request.filter_plan is not None:
+            self._filters.enter(request)
         self.scheduler.add(request.completions[0].sequence)
 
     def abort_request(self, request_id: str) -> Request | None:
@@ -237,7 +256,11 @@ class Engine:
             prompt_tokens=self._prompt_tokens,
             generated_tokens=self._generated_tokens,
             steps=self._steps,
-            attention_rows=self._computed_tokens * self.config.num_heads * self.config.num_layers,
+            filtering=len(self.scheduler.filtering),
+            filtered_prompt_tokens=self._filters.prompt_tokens,
+            filter_kept_tokens=self._filters.kept_tokens,
+            attention_rows=(self._computed_tokens * self.config.num_layers + self._filters.layer_tokens)
+            * self.config.num_heads,
             attention_rows_recomputed=tuple(self.decoder.recomputed_rows.tolist()),
         )
 
@@ -277,8 +300,8 @@ class Engine:
         """Run one forward pass; returns the requests that got a token or finished, each once."""
         start = time.monotonic()
         step = self.scheduler.schedule()
-        for entry in step.scheduled:
-            metrics = self._completions[entry.sequence][0].metrics
+        for sequence in self._sequences_of(step):
+            metrics = self._completions[sequence][0].metrics
             if metrics.first_scheduled_time is None:
                 metrics.first_scheduled_time = start
         result = self.runner.run(step)
@@ -303,11 +326,35 @@ class Engine:
                 self._retire(completion)
                 if request.finished:
                     self._close(request)
+        failed = self._run_filters(step.filter_tokens)
+        changed |= {request.request_id: request for request in failed}
         self._steps += 1
         self._computed_tokens += sum(entry.num_tokens for entry in step.scheduled)
-        if self._recorder is not None:
+        if self._recorder is not None and any(entry.num_tokens for entry in step.scheduled):
             self._recorder.write(step.workload(prompt_rows, time.monotonic() - start))
         return list(changed.values())
+
+    def _sequences_of(self, step: ScheduledStep) -> list[Sequence]:
+        """All that a step works on."""
+        filtering = [self.scheduler.filtering[0]] if step.filter_tokens else []
+        return [entry.sequence for entry in step.scheduled] + filtering
+
+    def _run_filters(self, tokens: int) -> list[Request]:
+        """The share of prompt filters in a step; returns the requests that failed."""
+        queue = [(sequence, self._completions[sequence][0]) for sequence in self.scheduler.filtering]
+        failed = []
+        # Who was first is to be admitted first.
+        for sequence, problem in reversed(self._filters.work(queue, tokens)):
+            if problem is None:
+                self.scheduler.filtered(sequence)
+            else:
+                request = self._completions[sequence][0]
+                for completion in request.completions:
+                    completion.fail(problem)
+                    self._retire(completion)
+                self._close(request)
+                failed.append(request)
+        return failed
 
     def _sample(self, result: StepResult) -> list[SampledToken]:
         completions = [self._completions[entry.sequence][1] for entry in result.sampling_entries]
@@ -346,6 +393,7 @@ class Engine:
 
     def _retire(self, completion: Completion) -> None:
         self.scheduler.remove(completion.sequence)
+        self._filters.forget(completion.sequence)
         self._completions.pop(completion.sequence, None)
 
     def _close(self, request: Request) -> None:

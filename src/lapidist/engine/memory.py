@@ -14,8 +14,17 @@ _DEFAULT_SHARE = 0.25
 
 @dataclass(frozen=True)
 class KVCachePlan:
+    """
+    Attributes
+    ----------
+    max_model_len : tokens of a sequence in the cache at most.
+    max_context : positions that a sequence may reach; more than ``max_model_len`` only where the cache, and not the
+        user, bounds that.
+    """
+
     num_pages: int
     max_model_len: int
+    max_context: int
 
 
 def plan_kv_cache(
@@ -54,13 +63,13 @@ def plan_kv_cache(
             f"the KV cache does not hold one page of {page_size} tokens, which takes {bytes_per_page} bytes"
         )
     if num_pages >= pages_per_sequence:
-        return KVCachePlan(num_pages, wanted)
+        return KVCachePlan(num_pages, wanted, wanted)
     if max_model_len is not None:
         raise ValueError(
             f"max_model_len {max_model_len} needs {pages_per_sequence * bytes_per_page} bytes of KV cache and "
             f"{num_pages * bytes_per_page} are available: lower max_model_len or raise kv_cache_bytes"
         )
-    return KVCachePlan(num_pages, num_pages * page_size)
+    return KVCachePlan(num_pages, num_pages * page_size, wanted)
 
 
 def free_bytes(device: torch.device) -> int:

@@ -11,6 +11,8 @@ from lapidist.engine.outputs import (
     RequestOutput,
     TokenLogprobs,
 )
+from lapidist.engine.prompt_filters.plan import FilterPlan
+from lapidist.engine.prompt_filters.report import FilterReport
 from lapidist.engine.sampler import SampledToken, SequenceSampling
 from lapidist.engine.sampling_params import SamplingParams
 from lapidist.engine.sequence import Sequence
@@ -133,6 +135,8 @@ class Request:
     completions: list[Completion]
     metrics: RequestMetrics
     prompt_logprobs: list[TokenLogprobs | None] | None = None
+    filter_plan: FilterPlan | None = None
+    filter_report: FilterReport | None = None
     unforked: list[Completion] = field(default_factory=list)
     """Completions not queued yet: they start once the first one has put the prompt into the prefix cache."""
 
@@ -151,6 +155,7 @@ class Request:
             metrics=self.metrics,
             prompt_logprobs=self.prompt_logprobs,
             num_cached_tokens=self.completions[0].sequence.num_cached_tokens,
+            prompt_filter=self.filter_report,
         )
 
 

@@ -7,7 +7,9 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+from lapidist.engine.prompt_filters.outcome import KeptKV
 from lapidist.engine.scheduler import ScheduledSequence, ScheduledStep
+from lapidist.engine.sequence import Sequence
 from lapidist.kernels.kv_cache import PagedKVCache
 from lapidist.kernels.paged_layout import PagedLayout
 from lapidist.models.batch import Batch
@@ -29,12 +31,24 @@ class StepResult:
     """Hidden states of a step; logits are computed when asked for.
 
     ``sampling_entries[i]`` is the sequence whose next token row ``i`` of ``sampling_logits()`` decides.
+
+    Parameters
+    ----------
+    hidden : ``[tokens, hidden_size]`` of all entries' tokens, one entry after the other.
+    restored : of entries without a token that sample nevertheless, by index, what a filter left to sample from.
     """
 
-    def __init__(self, decoder: Decoder, hidden: Tensor, scheduled: list[ScheduledSequence]) -> None:
+    def __init__(
+        self,
+        decoder: Decoder,
+        hidden: Tensor,
+        scheduled: list[ScheduledSequence],
+        restored: dict[int, Tensor],
+    ) -> None:
         self._decoder = decoder
         self._hidden = hidden
         self._scheduled = scheduled
+        self._restored = restored
         self._starts = [0, *accumulate(entry.num_tokens for entry in scheduled)]
         self.sampling_entries = [entry for entry in scheduled if entry.samples]
 
@@ -43,7 +57,14 @@ class StepResult:
         rows = [
             end - 1 for entry, end in zip(self._scheduled, self._starts[1:], strict=True) if entry.samples
         ]
-        return self._decoder.logits(self._hidden[torch.tensor(rows, device=self._hidden.device)])
+        hidden = self._hidden
+        if self._restored:
+            # They come behind all others.
+            hidden = torch.cat([hidden, *self._restored.values()])
+            sampling = [index for index, entry in enumerate(self._scheduled) if entry.samples]
+            for place, index in enumerate(self._restored):
+                rows[sampling.index(index)] = len(self._hidden) + place
+        return self._decoder.logits(hidden[torch.tensor(rows, device=hidden.device)])
 
     def prompt_logits(self, index: int) -> Iterator[PromptLogits]:
         """Logits of the prompt tokens that follow those which entry ``index`` of the step has just computed."""
@@ -80,12 +101,43 @@ class Runner:
             decoder.device,
             decoder.kv_bits,
         )
+        self._handed_over: dict[Sequence, KeptKV] = {}
+
+    def hand_over(self, sequence: Sequence, kept: KeptKV) -> None:
+        """Hold the keys and values that a filter kept until the sequence has pages for them."""
+        self._handed_over[sequence] = kept
+
+    def forget(self, sequence: Sequence) -> None:
+        """The sequence is gone."""
+        self._handed_over.pop(sequence, None)
 
     @torch.inference_mode()
     def run(self, step: ScheduledStep) -> StepResult:
         """One forward pass over every scheduled token."""
-        batch = self._batch(step.scheduled)
-        return StepResult(self.decoder, self.decoder.forward(batch, self.cache), step.scheduled)
+        restored = {}
+        for index, entry in enumerate(step.scheduled):
+            kept = self._handed_over.pop(entry.sequence, None)
+            if kept is not None:
+                self._restore(entry.sequence, kept)
+                if entry.num_tokens == 0:
+                    restored[index] = kept.last_hidden
+        computed = [entry for entry in step.scheduled if entry.num_tokens]
+        if computed:
+            hidden = self.decoder.forward(self._batch(computed), self.cache)
+        else:
+            hidden = torch.empty(
+                0, self.decoder.config.hidden_size, dtype=self.decoder.dtype, device=self.decoder.device
+            )
+        return StepResult(self.decoder, hidden, step.scheduled, restored)
+
+    def _restore(self, sequence: Sequence, kept: KeptKV) -> None:
+        slots = torch.tensor(self._slots(sequence, range(kept.tokens)), device=self.decoder.device)
+        for layer, (keys, values) in enumerate(zip(kept.keys, kept.values, strict=True)):
+            self.cache.write(layer, slots, keys.to(self.decoder.dtype), values.to(self.decoder.dtype))
+
+    def _slots(self, sequence: Sequence, places: range) -> list[int]:
+        size, pages = self.page_size, sequence.pages
+        return [pages[place // size] * size + place % size for place in places]
 
     def _batch(self, scheduled: list[ScheduledSequence]) -> Batch:
         token_ids: list[int] = []
@@ -94,12 +146,11 @@ class Runner:
         slots: list[int] = []
         for entry in scheduled:
             sequence = entry.sequence
-            span = range(entry.start, entry.end)
-            pages = sequence.pages
+            own = sequence.positions(entry.start, entry.end)
             token_ids += sequence.token_ids[entry.start : entry.end]
-            positions += span
-            rope_lengths += [max(sequence.prompt_length, position + 1) for position in span]
-            slots += [pages[p // self.page_size] * self.page_size + p % self.page_size for p in span]
+            positions += own
+            rope_lengths += [max(sequence.rope_length, position + 1) for position in own]
+            slots += self._slots(sequence, range(entry.start, entry.end))
         device = self.decoder.device
         integers = torch.tensor([token_ids, positions, rope_lengths], device=device)
         layout = PagedLayout.build(

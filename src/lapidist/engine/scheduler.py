@@ -31,15 +31,21 @@ class ScheduledSequence:
 
 @dataclass(frozen=True)
 class ScheduledStep:
-    """One forward pass. ``preempted`` lost their pages to it and wait again."""
+    """One forward pass. ``preempted`` lost their pages to it and wait again.
+
+    ``filter_tokens`` is the share of prompt filters in the step: as much work as so many tokens through all layers.
+    """
 
     scheduled: list[ScheduledSequence]
     preempted: list[Sequence] = field(default_factory=list)
+    filter_tokens: int = 0
 
     def workload(self, extra_logit_rows: int = 0, duration_seconds: float | None = None) -> Step:
-        """The step in the language of ``lapidist.workload``."""
+        """The step in the language of ``lapidist.workload``, without the work of prompt filters."""
         return Step(
-            sequences=tuple(SequenceStep(entry.num_tokens, entry.end) for entry in self.scheduled),
+            sequences=tuple(
+                SequenceStep(entry.num_tokens, entry.end) for entry in self.scheduled if entry.num_tokens
+            ),
             logit_rows=sum(entry.samples for entry in self.scheduled) + extra_logit_rows,
             duration_seconds=duration_seconds,
         )
@@ -52,6 +58,10 @@ class Scheduler:
     and shares each step with the decodes. A sequence is admitted when pages for all its known tokens are free, so
     only decodes can run out of pages; then the sequence that arrived last is preempted: its pages are freed, and its
     tokens are computed again later.
+
+    A sequence with a prompt filter begins in ``filtering``, where it holds no pages. Filters run in order of arrival
+    and get at least half of what the decodes leave of a step, all of it while nothing else wants it. Once filtered,
+    the sequence is the next to be admitted.
 
     Parameters
     ----------
@@ -77,6 +87,7 @@ class Scheduler:
         self.max_num_seqs = max_num_seqs
         self.max_num_batched_tokens = max_num_batched_tokens
         self.prefix_caching = prefix_caching
+        self.filtering: deque[Sequence] = deque()
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []  # by admission: the last one is the first to be preempted
         self.num_preemptions = 0
@@ -95,10 +106,16 @@ class Scheduler:
                 f"a sequence of {sequence.max_length} tokens does not fit in the KV cache of "
                 f"{self.pool.num_pages * self.pool.page_size} tokens"
             )
+        queue = self.filtering if sequence.needs_filter else self.waiting
         if front:
-            self.waiting.appendleft(sequence)
+            queue.appendleft(sequence)
         else:
-            self.waiting.append(sequence)
+            queue.append(sequence)
+
+    def filtered(self, sequence: Sequence) -> None:
+        """A sequence's filter has ended: it waits for pages, before all others."""
+        self.filtering.remove(sequence)
+        self.waiting.appendleft(sequence)
 
     def remove(self, sequence: Sequence) -> None:
         """Forget a finished or aborted sequence and free its pages."""
@@ -106,10 +123,12 @@ class Scheduler:
             self.running.remove(sequence)
         elif sequence in self.waiting:
             self.waiting.remove(sequence)
+        elif sequence in self.filtering:
+            self.filtering.remove(sequence)
         self._free(sequence)
 
     def has_work(self) -> bool:
-        return bool(self.running or self.waiting)
+        return bool(self.running or self.waiting or self.filtering)
 
     def schedule(self) -> ScheduledStep:
         """Choose the next step. Call ``complete`` once it has run."""
@@ -125,6 +144,9 @@ class Scheduler:
                 scheduled.append(_chunk(sequence, 1))
                 budget -= 1
 
+        reserved = -(-budget // 2) if self.filtering else 0
+        budget -= reserved
+
         for sequence in self.running:
             if budget > 0 and sequence.num_uncomputed > 1:
                 scheduled.append(_chunk(sequence, budget))
@@ -138,7 +160,7 @@ class Scheduler:
             scheduled.append(_chunk(sequence, budget))
             budget -= scheduled[-1].num_tokens
 
-        return ScheduledStep(scheduled, preempted)
+        return ScheduledStep(scheduled, preempted, reserved + budget if self.filtering else 0)
 
     def complete(self, step: ScheduledStep) -> None:
         """Record that the step's keys and values are in the cache; full pages become shareable.
@@ -150,7 +172,7 @@ class Scheduler:
             sequence = entry.sequence
             first_new = sequence.num_computed // page_size
             sequence.num_computed = entry.end
-            if self.prefix_caching:
+            if self.prefix_caching and not sequence.num_restored:
                 hashes = sequence.full_page_hashes(entry.end, page_size)
                 for index in range(first_new, len(hashes)):
                     self.pool.publish(sequence.pages[index], hashes[index])
@@ -158,7 +180,7 @@ class Scheduler:
     def _admit(self, sequence: Sequence) -> bool:
         """Give a waiting sequence pages for all its known tokens; False if too few are free."""
         cached: list[int] = []
-        if self.prefix_caching and sequence.reads_prefix_cache:
+        if self.prefix_caching and sequence.reads_prefix_cache and not sequence.num_restored:
             # The last token is always computed: its logits are what the step is for.
             hashes = sequence.full_page_hashes(sequence.num_tokens - 1, self.pool.page_size)
             cached = self.pool.find(hashes)
@@ -167,11 +189,11 @@ class Scheduler:
             return False
         self.pool.acquire(cached)
         sequence.pages = cached + self.pool.allocate(new_pages)
-        sequence.num_computed = len(cached) * self.pool.page_size
-        if sequence.num_preemptions == 0:
-            sequence.num_cached_tokens = sequence.num_computed
+        sequence.num_computed = sequence.num_restored or len(cached) * self.pool.page_size
+        if sequence.num_preemptions == 0 and not sequence.num_restored:
+            sequence.num_cached_tokens = len(cached) * self.pool.page_size
             self.prefix_queried_tokens += sequence.prompt_length
-            self.prefix_hit_tokens += sequence.num_computed
+            self.prefix_hit_tokens += sequence.num_cached_tokens
         return True
 
     def _grow(self, sequence: Sequence) -> list[Sequence]:
@@ -191,7 +213,9 @@ class Scheduler:
         self._free(sequence)
         sequence.num_preemptions += 1
         self.num_preemptions += 1
-        self.waiting.appendleft(sequence)
+        # What a filter handed over went with the pages.
+        sequence.needs_filter = sequence.num_restored > 0
+        self.add(sequence, front=True)
 
     def _free(self, sequence: Sequence) -> None:
         self.pool.release(sequence.pages)

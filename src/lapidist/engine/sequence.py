@@ -30,6 +30,17 @@ class Sequence:
     num_cached_tokens: int = 0
     """Prompt tokens found in the prefix cache at the first admission."""
     num_preemptions: int = 0
+    needs_filter: bool = False
+    """Whether a prompt filter must run before the sequence can be admitted."""
+    num_restored: int = 0
+    """Tokens at the beginning whose keys and values a filter hands over: no token ids say what they are, and no other
+    sequence may share them."""
+    prompt_positions: list[int] | None = None
+    """Of the first tokens, where they are not 0, 1, 2..."""
+    position_offset: int = 0
+    """Of every later token, what its position exceeds its place by."""
+    rope_length: int = 0
+    """Tokens of the prompt as length-dependent rotary embedding counts them."""
     _page_hashes: list[PageHash] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -37,6 +48,7 @@ class Sequence:
             raise ValueError(
                 f"a prompt of {self.prompt_length} tokens in a sequence of {len(self.token_ids)}"
             )
+        self.rope_length = self.rope_length or self.prompt_length
 
     @property
     def num_tokens(self) -> int:
@@ -45,6 +57,21 @@ class Sequence:
     @property
     def num_uncomputed(self) -> int:
         return len(self.token_ids) - self.num_computed
+
+    def positions(self, start: int, end: int) -> list[int]:
+        """Of the tokens at places ``start`` to ``end``."""
+        offset = self.position_offset
+        given = (self.prompt_positions or [])[start:end]
+        return [*given, *range(start + len(given) + offset, end + offset)]
+
+    def begin(self, token_ids: list[int], max_length: int, cache_salt: bytes) -> None:
+        """Start over with another prompt, which a filter made, before anything was computed or generated."""
+        self.token_ids = token_ids
+        self.prompt_length = self.rope_length = len(token_ids)
+        self.max_length = max_length
+        self.cache_salt = cache_salt
+        self.needs_filter = False
+        self._page_hashes.clear()
 
     def full_page_hashes(self, num_tokens: int, page_size: int) -> list[PageHash]:
         """Hashes of the full pages among the first ``num_tokens`` tokens; each is computed once."""

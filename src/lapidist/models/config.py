@@ -7,6 +7,7 @@ import torch
 
 from lapidist.models.config_fields import ConfigFields
 from lapidist.models.families import FAMILIES, Family
+from lapidist.models.filter_config import FilterDefaults, read_filter
 from lapidist.models.quantization_config import QuantizationConfig, read_quantization
 from lapidist.models.rope_config import RopeConfig
 from lapidist.models.rope_fields import read_rope
@@ -45,6 +46,7 @@ class ModelConfig:
     attention_softmax : what ``lapidist calibrate-attention`` wrote, None if it never ran.
     quantization : formats of a quantized checkpoint, None for floats.
     dtype : of the checkpoint; float32 if it does not say.
+    prompt_filter : what ``lapidist calibrate-filter`` wrote, None if it never ran.
     """
 
     architecture: str
@@ -76,6 +78,7 @@ class ModelConfig:
     dtype: torch.dtype
     bos_token_id: int | None
     eos_token_ids: tuple[int, ...]
+    prompt_filter: FilterDefaults | None = None
 
     @classmethod
     def from_directory(cls, path: str | Path) -> "ModelConfig":
@@ -136,6 +139,7 @@ class ModelConfig:
             dtype=_dtype(fields),
             bos_token_id=fields.optional_integer("bos_token_id", minimum=0),
             eos_token_ids=fields.integers("eos_token_id"),
+            prompt_filter=read_filter(fields, num_layers),
         )
 
 

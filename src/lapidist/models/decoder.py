@@ -14,7 +14,7 @@ from lapidist.kernels.paged_layout import PagedLayout
 from lapidist.kernels.softmax import Softmax, SoftmaxMode
 from lapidist.models.batch import Batch
 from lapidist.models.config import ModelConfig
-from lapidist.models.layer import Layer, LayerStep, Projection, run_layer
+from lapidist.models.layer import Layer, LayerStep, Projection, project_heads, run_layer
 from lapidist.models.rope import RotaryEmbedding
 from lapidist.models.softmax_config import SoftmaxConfig
 
@@ -97,14 +97,59 @@ class Decoder:
         -------
         Hidden states after the final norm, ``[tokens, hidden_size]``.
         """
-        hidden = self._weights.embed(batch.token_ids)
+        hidden = self.embed(batch.token_ids)
+        cos_sin = self.cos_sin(batch.positions, batch.rope_lengths)
+        for index in range(self.config.num_layers):
+            observe = None if observer is None else partial(observer, index)
+            self.run_layer(index, hidden, cos_sin, batch.layout, cache, index, observe)
+        return self.final_norm(hidden)
+
+    # -- the pieces of a forward pass, for those who run a prompt layer by layer -------------------------------------
+
+    def embed(self, token_ids: Tensor) -> Tensor:
+        """What the first layer gets, ``[tokens, hidden_size]``."""
+        hidden = self._weights.embed(token_ids)
         if self._embedding_scale != 1.0:
             hidden *= self._embedding_scale
-        cos_sin = self._rope.cos_sin(batch.positions, batch.rope_lengths, self.dtype)
-        for index, (layer, softmax) in enumerate(zip(self._weights.layers, self.softmax, strict=True)):
-            observe = None if observer is None else partial(observer, index)
-            step = LayerStep(self.config, cos_sin, batch.layout, cache, index, softmax, observe)
-            run_layer(layer, hidden, step)
+        return hidden
+
+    def cos_sin(self, positions: Tensor, rope_lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Factors of rotary embedding, each ``[tokens, 1, rotary_dim]``; the parameters are those of ``Batch``."""
+        return self._rope.cos_sin(positions, rope_lengths, self.dtype)
+
+    def run_layer(
+        self,
+        index: int,
+        hidden: Tensor,
+        cos_sin: tuple[Tensor, Tensor],
+        layout: PagedLayout,
+        cache: PagedKVCache,
+        place: int,
+        observe: Callable[[Tensor, PagedKVCache, PagedLayout], None] | None = None,
+    ) -> None:
+        """Take ``hidden`` ``[tokens, hidden_size]`` through layer ``index``, in place.
+
+        Parameters
+        ----------
+        place : which of the cache's layers holds the keys and values.
+        observe : called with the queries as attention gets them, the cache and the layout.
+        """
+        step = LayerStep(self.config, cos_sin, layout, cache, place, self.softmax[index], observe)
+        run_layer(self._weights.layers[index], hidden, step)
+
+    def queries(self, index: int, hidden: Tensor, cos_sin: tuple[Tensor, Tensor]) -> Tensor:
+        """Layer ``index``'s queries alone, ``[tokens, num_heads, head_dim]``, as attention would get them."""
+        heads = range(self.config.num_heads)
+        return project_heads(self._weights.layers[index], hidden, self.config, cos_sin, heads)
+
+    def keys(self, index: int, hidden: Tensor, cos_sin: tuple[Tensor, Tensor]) -> Tensor:
+        """Layer ``index``'s keys alone, ``[tokens, num_kv_heads, head_dim]``, as the cache would get them."""
+        first = self.config.num_heads
+        heads = range(first, first + self.config.num_kv_heads)
+        return project_heads(self._weights.layers[index], hidden, self.config, cos_sin, heads)
+
+    def final_norm(self, hidden: Tensor) -> Tensor:
+        """What ``logits`` takes of what the last layer gave, ``[tokens, hidden_size]``."""
         return self._weights.final_norm(hidden)
 
     @torch.inference_mode()

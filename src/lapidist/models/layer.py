@@ -1,6 +1,7 @@
 """One decoder layer: its operators and how they follow each other."""
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -9,6 +10,7 @@ from lapidist.kernels.activation import gated_activation, quantized_gated_activa
 from lapidist.kernels.attention import paged_attention
 from lapidist.kernels.kv_cache import PagedKVCache
 from lapidist.kernels.norm import RMSNorm
+from lapidist.kernels.output_range import output_range
 from lapidist.kernels.paged_layout import PagedLayout
 from lapidist.kernels.quantized_linear import QuantizedLinear
 from lapidist.kernels.rope import apply_rope
@@ -97,6 +99,25 @@ def attend(layer: Layer, hidden: Tensor, step: LayerStep) -> Tensor:
     return attended.view(len(hidden), -1)
 
 
+def project_heads(
+    layer: Layer, hidden: Tensor, config: ModelConfig, cos_sin: tuple[Tensor, Tensor], heads: range
+) -> Tensor:
+    """Queries and keys of some heads alone, as attention gets them: ``[tokens, len(heads), head_dim]``.
+
+    Parameters
+    ----------
+    heads : neighbours among the ``num_heads`` heads of queries and, after them, the ``num_kv_heads`` of keys.
+    """
+    start, stop = heads.start * config.head_dim, heads.stop * config.head_dim
+    rows = _normalized(layer.input_norm, layer.qkv, hidden, (start, stop))
+    projected = rows.reshape(len(hidden), len(heads), config.head_dim)
+    if layer.qk_norm is not None:
+        norm = copy(layer.qk_norm)
+        norm.weight = norm.weight[heads.start : heads.stop]
+        projected = norm(projected)
+    return apply_rope(projected, *cos_sin)
+
+
 def _mlp(layer: Layer, hidden: Tensor, activation: str) -> Tensor:
     gate_up = _normalized(layer.pre_mlp_norm, layer.gate_up, hidden)
     if isinstance(layer.down, QuantizedLinear):
@@ -104,8 +125,12 @@ def _mlp(layer: Layer, hidden: Tensor, activation: str) -> Tensor:
     return layer.down(gated_activation(gate_up, activation))
 
 
-def _normalized(norm: RMSNorm, projection: Projection, hidden: Tensor) -> Tensor:
-    """The projection of what was normalized, and quantized in the same pass where the projection takes integers."""
-    if isinstance(projection, QuantizedLinear):
-        return projection(norm.quantized(hidden))
-    return projection(norm(hidden))
+def _normalized(
+    norm: RMSNorm, projection: Projection, hidden: Tensor, outputs: tuple[int, int] | None = None
+) -> Tensor:
+    """The projection of what was normalized, and quantized in the same pass where the projection takes integers.
+
+    ``outputs`` are the first and the last plus one of those that are wanted; None is all.
+    """
+    rows = norm.quantized(hidden) if isinstance(projection, QuantizedLinear) else norm(hidden)
+    return projection(rows) if outputs is None else output_range(projection, *outputs)(rows)
