@@ -2,8 +2,10 @@
 
 import typer
 
+from lapidist.cli.eval_needle import needle
 from lapidist.cli.eval_perplexity import perplexity
 from lapidist.cli.eval_quantization import quantization
+from lapidist.cli.eval_ruler import ruler
 
 evaluate = typer.Typer(no_args_is_help=True)
 
@@ -13,5 +15,7 @@ def _evaluate() -> None:
     """Measure how good a model is, and what quantizing it cost."""
 
 
+evaluate.command()(needle)
 evaluate.command()(perplexity)
 evaluate.command()(quantization)
+evaluate.command()(ruler)

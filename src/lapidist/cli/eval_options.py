@@ -1,5 +1,6 @@
 """Arguments that the commands of ``lapidist eval`` share."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -46,3 +47,104 @@ def read_text(files: list[Path] | None) -> list[str]:
             "calibrated on, and on it a model looks better than it is"
         )
     return read_text_files(files)
+
+
+Methods = Annotated[
+    str,
+    typer.Option(
+        help="full, gemfilter, snapkv, h2o, streamingllm, fastkv, adaptive; a filter's options follow it, as in "
+        "gemfilter:layer=3:positions=original.",
+        metavar="NAME,NAME,...",
+    ),
+]
+Keep = Annotated[
+    str | None,
+    typer.Option(
+        help="What filters keep of a prompt: a share such as 0.1, or tokens such as 1024. (default: the checkpoint's, "
+        "else 1024)",
+        metavar="SHARE|N",
+    ),
+]
+Lengths = Annotated[
+    str | None,
+    typer.Option(help="Lengths of the prompts in the model's tokens, such as 512,1024.", metavar="N,N,..."),
+]
+Haystack = Annotated[
+    Path | None,
+    typer.Option(
+        help="Text around what is hidden: a .txt or .jsonl file, also as .gz, or a folder of these. "
+        "(default: generated sentences)",
+        metavar="FILE|DIR",
+    ),
+]
+Results = Annotated[
+    Path | None,
+    typer.Option(
+        help="Keep replies in this folder, a file per method and length or task; a run that was stopped goes on from "
+        "there.",
+        metavar="DIR",
+        file_okay=False,
+    ),
+]
+JsonFile = Annotated[
+    str | None, typer.Option("--json", help="Write all numbers and replies to a file; - is standard output.")
+]
+Plot = Annotated[
+    Path | None, typer.Option(help="Draw heat maps, one per method: .png, .svg or .pdf.", dir_okay=False)
+]
+
+
+def whole_numbers(option: str, given: str | None) -> tuple[int, ...] | None:
+    """Numbers from 0 up, separated by commas.
+
+    Raises
+    ------
+    ValueError : they are not.
+    """
+    if given is None:
+        return None
+    try:
+        numbers = tuple(int(each) for each in given.split(","))
+    except ValueError:
+        numbers = (-1,)
+    if min(numbers) < 0:
+        raise ValueError(f"{option} must be numbers such as 256,1024, got {given!r}")
+    return numbers
+
+
+def percentages(option: str, given: str | None) -> tuple[int, ...] | None:
+    """Numbers from 0 to 100, separated by commas.
+
+    Raises
+    ------
+    ValueError : they are not.
+    """
+    numbers = whole_numbers(option, given)
+    if numbers is not None and max(numbers) > 100:
+        raise ValueError(f"{option} must be percentages from 0 to 100, got {given!r}")
+    return numbers
+
+
+def check_choice(option: str, given: str, choices: Sequence[str]) -> None:
+    """
+    Raises
+    ------
+    ValueError : ``given`` is none of ``choices``.
+    """
+    if given not in choices:
+        raise ValueError(f"{option} must be one of {', '.join(choices)}, got {given!r}")
+
+
+def check_outputs(json_file: str | None, plot: Path | None) -> None:
+    """What cannot be written is noticed before the measurement, not after it.
+
+    Raises
+    ------
+    ValueError : a folder does not exist, or a picture has no known format.
+    """
+    from lapidist.cli.tune_plot import check_plot
+
+    if plot is not None:
+        check_plot(plot)
+    if json_file not in (None, "-") and not Path(json_file).parent.is_dir():
+        raise ValueError(f"{json_file}: the folder {Path(json_file).parent} does not exist")

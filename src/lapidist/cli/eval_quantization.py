@@ -61,13 +61,9 @@ def quantization(
     """
     from lapidist.bundled import resolve_model
     from lapidist.cli.progress import progress_bar
-    from lapidist.cli.tune_plot import check_plot
     from lapidist.evaluation.quantization import Settings, evaluate_quantization
 
-    if plot is not None:
-        check_plot(plot)
-    if json_file not in (None, "-") and not Path(json_file).parent.is_dir():
-        raise ValueError(f"{json_file}: the folder {Path(json_file).parent} does not exist")
+    eval_options.check_outputs(json_file, plot)
     settings = Settings(
         dtype,
         device,
@@ -75,7 +71,7 @@ def quantization(
         stride,
         bos,
         max_tokens,
-        _lengths(needle_lengths),
+        eval_options.whole_numbers("--needle-lengths", needle_lengths),
         needle_trials,
         seed,
         not skip_speed,
@@ -85,15 +81,6 @@ def quantization(
     with progress_bar() as progress:
         report = evaluate_quantization(resolve_model(reference), checkpoints, texts, settings, progress)
     _present(report, json_file, plot, title=f"{Path(reference).name} quantized")
-
-
-def _lengths(given: str | None) -> tuple[int, ...] | None:
-    if given is None:
-        return None
-    try:
-        return tuple(int(length) for length in given.split(","))
-    except ValueError:
-        raise ValueError(f"--needle-lengths must be numbers such as 256,1024, got {given!r}") from None
 
 
 def _present(report: "QuantizationReport", json_file: str | None, plot: Path | None, title: str) -> None:

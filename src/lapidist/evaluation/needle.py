@@ -7,13 +7,11 @@ import numpy as np
 
 from lapidist.evaluation.haystack import Haystack
 from lapidist.evaluation.logit_run import LogitRun
-from lapidist.evaluation.needle_facts import draw_needle
+from lapidist.evaluation.needle_facts import draw_needle, draw_others
+from lapidist.evaluation.prompt_frame import chat_frame, plain_frame
 from lapidist.evaluation.windows import Window
-from lapidist.models.calibration.token_sequences import opening_tokens
 from lapidist.models.decoder import Decoder
 from lapidist.models.tokenizer import Tokenizer
-
-_CONTENT = "\ue000"  # stands for a user's message in a rendered chat template
 
 DEFAULT_LENGTHS = (256, 512, 1024, 2048)
 DEFAULT_DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -121,10 +119,24 @@ def accuracy_grid(
     grid = np.zeros((len(depths), len(lengths)))
     for column, length in enumerate(lengths):
         for row, depth in enumerate(depths):
-            rng = np.random.default_rng([seed, length, int(depth * 1000)])
-            probes = [make_probe(rng, haystack, length, depth, tokenizer, style) for _ in range(trials)]
+            probes = cell_probes(haystack, tokenizer, length, depth, trials, seed, style)
             grid[row, column] = np.mean([found(probe) for probe in probes])
     return grid
+
+
+def cell_probes(
+    haystack: Haystack,
+    tokenizer: Tokenizer,
+    length: int,
+    depth: float,
+    trials: int,
+    seed: int,
+    style: str = "number",
+    distractors: int = 0,
+) -> list[Probe]:
+    """The probes of one cell of a grid; equal arguments give equal ones."""
+    rng = np.random.default_rng([seed, length, int(depth * 1000)])
+    return [make_probe(rng, haystack, length, depth, tokenizer, style, distractors) for _ in range(trials)]
 
 
 def make_probe(
@@ -134,23 +146,30 @@ def make_probe(
     depth: float,
     tokenizer: Tokenizer,
     style: str = "number",
+    distractors: int = 0,
 ) -> Probe:
     """Prompt and answer of ``length`` tokens together, the needle at the sentence start nearest ``depth``.
 
+    Parameters
+    ----------
+    distractors : needles about other things, at random sentence starts.
+
     Raises
     ------
-    ValueError : ``length`` is too short for the needle, or too long for ``haystack``.
+    ValueError : ``length`` is too short for the needles, or too long for ``haystack``.
     ChatTemplateError : ``style`` is chat, and the checkpoint has no usable template.
     """
     needle = draw_needle(rng, style)
-    opening, between = _chat_frame(tokenizer) if style == "chat" else (opening_tokens(tokenizer), " ")
-    statement = tokenizer.encode(f" {needle.statement}", add_special_tokens=False)
-    question = f"\n\n{needle.question}{between}{needle.lead}"
+    needles = [needle, *draw_others(rng, style, needle, distractors)]
+    frame = chat_frame(tokenizer) if style == "chat" else plain_frame(tokenizer, between=" ")
+    statements = [tokenizer.encode(f" {each.statement}", add_special_tokens=False) for each in needles]
+    question = f"\n\n{needle.question}{frame.between}{needle.lead}"
     asked, answer = _split(tokenizer, question, needle.answer)
-    room = length - len(opening) - len(statement) - len(asked) - len(answer)
+    room = length - len(frame.opening) - sum(map(len, statements)) - len(asked) - len(answer)
     if room < 0:
+        what = "needle" if distractors == 0 else f"{1 + distractors} needles"
         raise ValueError(
-            f"a prompt of {length} tokens is too short: needle and question alone take {length - room}"
+            f"a prompt of {length} tokens is too short: {what} and question alone take {length - room}"
         )
     if room >= len(haystack.tokens):
         raise ValueError(
@@ -160,8 +179,18 @@ def make_probe(
     offset = int(rng.integers(len(haystack.tokens) - room))
     text, starts = haystack.tokens[offset : offset + room].tolist(), haystack.sentence_starts
     places = [0, *(starts[(starts > offset) & (starts < offset + room)] - offset).tolist(), room]
-    place = min(places, key=lambda place: abs(place - depth * room))
-    return Probe([*opening, *text[:place], *statement, *text[place:], *asked], answer)
+    chosen = [min(places, key=lambda place: abs(place - depth * room))]
+    chosen += [places[int(rng.integers(len(places)))] for _ in range(distractors)]
+    return Probe([*frame.opening, *_hidden(text, chosen, statements), *asked], answer)
+
+
+def _hidden(text: list[int], places: list[int], statements: list[list[int]]) -> list[int]:
+    """``text`` with each of the statements at its place."""
+    found, done = [], 0
+    for place, statement in sorted(zip(places, statements, strict=True), key=lambda each: each[0]):
+        found += text[done:place] + statement
+        done = place
+    return found + text[done:]
 
 
 def _split(tokenizer: Tokenizer, prompt: str, answer: str) -> tuple[list[int], list[int]]:
@@ -170,11 +199,3 @@ def _split(tokenizer: Tokenizer, prompt: str, answer: str) -> tuple[list[int], l
     whole = tokenizer.encode(prompt + answer, add_special_tokens=False)
     same = next((i for i, (a, b) in enumerate(zip(alone, whole, strict=False)) if a != b), len(alone))
     return whole[:same], whole[same:]
-
-
-def _chat_frame(tokenizer: Tokenizer) -> tuple[list[int], str]:
-    """What a chat template puts before a user's message, as tokens, and between it and the reply."""
-    before, _, after = tokenizer.apply_chat_template([{"role": "user", "content": _CONTENT}]).partition(
-        _CONTENT
-    )
-    return tokenizer.encode(before, add_special_tokens=False), after

@@ -36,6 +36,22 @@ def draw_needle(rng: np.random.Generator, style: str) -> Needle:
     return Needle(f"What is the {kind} for the {subject}?", f"The {kind} for the {subject} is", f" {value}")
 
 
+def draw_others(rng: np.random.Generator, style: str, needle: Needle, count: int) -> list[Needle]:
+    """``count`` needles whose questions differ from each other's and from that of ``needle``.
+
+    Raises
+    ------
+    ValueError : there are not so many.
+    """
+    found = {needle.question: needle}
+    for _ in range(100 * (count + 1)):
+        if len(found) > count:
+            return list(found.values())[1:]
+        other = draw_needle(rng, style)
+        found.setdefault(other.question, other)
+    raise ValueError(f"there are not {count + 1} different needles of style {style}: hide fewer")
+
+
 def pick(rng: np.random.Generator, choices: list[str]) -> str:
     return choices[int(rng.integers(len(choices)))]
 
