@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+
+from lapidist.hardware.wafer.description import Description, Pointwise, Repeat
+from lapidist.hardware.wafer.device import load_device
+from lapidist.hardware.wafer.functional import run_gemm, run_gemm_transposed, run_gemv
+from lapidist.hardware.wafer.gemm_algorithms import GEMMShape, mesh_gemm
+from lapidist.hardware.wafer.mesh import Mesh
+from lapidist.hardware.wafer.placement import skew_columns, skew_rows, to_tiles
+from lapidist.hardware.wafer.ring import ring_order, ring_position
+from lapidist.hardware.wafer.simulator import Simulator
+
+WSE2 = load_device("wse-2")
+
+
+def numbers(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+@pytest.mark.parametrize("cores", [1, 2, 3, 4, 7, 12])
+def test_the_loop_leaves_aligned_tiles_for_the_next_product(cores: int) -> None:
+    """Q, K and V share one alignment of the same input, and give the same bits as if each had its own."""
+    side = 2 * cores
+    x, weights = numbers(side, side), [numbers(side, side, seed=seed) for seed in (1, 2, 3)]
+    simulator = Simulator(cores, cores, {"a": to_tiles(x, cores, cores)})
+    shape = GEMMShape(side, side, side)
+    for first, weight in enumerate(weights):
+        simulator.tiles.pop("c", None)
+        simulator.tiles["b"] = skew_rows(to_tiles(weight, cores, cores), "interleaved")
+        simulator.run(mesh_gemm(shape, cores, cores, aligned=first > 0))
+        assert np.array_equal(simulator.tiles["a"], skew_columns(to_tiles(x, cores, cores), "interleaved"))
+        assert np.array_equal(simulator.tiles["b"], skew_rows(to_tiles(weight, cores, cores), "interleaved"))
+        alone = run_gemm(Mesh(WSE2, cores, cores), "meshgemm", x, weight)
+        assert np.array_equal(simulator.tiles["c"], alone.tiles)
+
+
+@pytest.mark.parametrize("cores", range(3, 14))
+def test_root_rule_of_the_transposed_product(cores: int) -> None:
+    """WaferLLM's rule for the root column of row ``row`` in step ``step``, and ours."""
+    position, order = ring_position("interleaved", cores), ring_order("interleaved", cores)
+    for row in range(cores):
+        offset = 0 if row == 0 else cores - row // 2 if row % 2 == 0 else (row + 1) // 2
+        for step in range(cores):
+            o = (offset + step) % cores
+            published = 0 if o == 0 else 2 * o - 1 if o <= cores // 2 else 2 * (cores - o)
+            assert order[(position[row] - step) % cores] == published
+
+
+@pytest.mark.parametrize("cores", [3, 4, 8])
+def test_bytes_of_meshgemm(cores: int) -> None:
+    a, b = numbers(3 * cores, 5 * cores), numbers(5 * cores, 2 * cores)
+    result = run_gemm(Mesh(WSE2, cores, cores), "meshgemm", a, b)
+    loop = cores * (3 * 5 + 5 * 2) * 8
+    turns = np.abs(np.array([-(r // 2) if r % 2 == 0 else (r + 1) // 2 for r in range(cores)]))
+    expected = loop + np.repeat(turns[:, None] * 3 * 5 * 8, cores, axis=1)
+    assert np.array_equal(result.traffic.sent, expected)
+    assert np.array_equal(result.traffic.received, expected)
+
+
+def test_a_tree_sends_from_everyone_but_the_root_and_everyone_hears_the_sum() -> None:
+    result = run_gemv(Mesh(WSE2, 9, 2), numbers(1, 9), numbers(9, 8), groups=3)
+    sent, received = result.traffic.sent[:, 0] // 32, result.traffic.received[:, 0] // 32
+    root = 4
+    assert sent.tolist() == [2 if row == root else 1 for row in range(9)]
+    assert received.sum() == 8 + 8
+
+
+def test_chains_of_the_transposed_product_send_once_a_step_except_roots() -> None:
+    cores = 5
+    result = run_gemm_transposed(Mesh(WSE2, cores, cores), numbers(cores, cores), numbers(cores, cores))
+    ring = cores * 8
+    chains = result.traffic.sent - ring
+    assert chains.sum() == cores * cores * (cores - 1) * 8
+    assert np.all(chains.sum(axis=0) == cores * (cores - 1) * 8), "each column is the root once for each row"
+    assert result.traffic.sent.sum() == result.traffic.received.sum()
+
+
+def test_pointwise_steps_run_what_they_are_told() -> None:
+    step = Pointwise("double", ("v",), ("v",), 1)
+    program = Description("twice", 2, 2, {}, (Repeat(2, (step,)),))
+    simulator = Simulator(2, 2, {"v": np.ones((2, 2, 1))}, {"double": lambda v: 2 * v})
+    simulator.run(program)
+    assert np.all(simulator.tiles["v"] == 4)
+
+
+def test_another_mesh_is_refused() -> None:
+    with pytest.raises(ValueError, match="described for 3 x 3"):
+        Simulator(2, 2, {}).run(mesh_gemm(GEMMShape(3, 3, 3), 3, 3))
