@@ -83,12 +83,20 @@ class Multiply:
 
 @dataclass(frozen=True)
 class Pointwise:
-    """Work on a core's own tiles that is no matrix product: ``operation`` names it, ``elements`` a core computes."""
+    """Work on a core's own tiles that is no matrix product.
+
+    Attributes
+    ----------
+    operation : its kind, by which it is costed: ``add``, ``rope``, ``softmax``, ...
+    elements : that a core computes.
+    function : what exactly, for the simulator; the operation if empty.
+    """
 
     operation: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     elements: int
+    function: str = ""
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -159,11 +167,12 @@ class Shift:
 
     @property
     def routes(self) -> tuple[Routes, ...]:
-        forward = _routes(f"{self.axis} {self.ring} ring", self.flows.touching)
+        name = f"{self.axis} {self.ring} ring{_grouped(self.line)}"
+        forward = _routes(name, self.flows.touching)
         if self.skew is None:
             return (forward,)
         backward = ring_flows(self.ring, self.line.cores, self.line.slots, -1).touching
-        return (forward, _routes(f"{self.axis} {self.ring} ring backward", backward))
+        return (forward, _routes(f"{name} backward", backward))
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -209,8 +218,8 @@ class Reduce:
     @property
     def routes(self) -> tuple[Routes, ...]:
         """Up and down the line, in two colours each by parity: a core receives in one and sends in the other."""
-        grouped = f" in {self.line.groups} groups" if self.line.groups > 1 else ""
-        return (Routes(f"{self.axis} reduction {self.level}{grouped}", 4, self.phase.flows.touching),)
+        name = f"{self.axis} reduction {self.level}{_grouped(self.line)}"
+        return (Routes(name, 4, self.phase.flows.touching),)
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -267,7 +276,8 @@ class ReduceToRing:
     def routes(self) -> tuple[Routes, ...]:
         at = np.full(self.line.cores, 4)
         at[[0, -1]] = 2
-        return (Routes(f"{self.axis} reduction 0", 4, at if self.line.cores > 1 else 0 * at),)
+        name = f"{self.axis} reduction 0{_grouped(self.line)}"
+        return (Routes(name, 4, at if self.line.cores > 1 else 0 * at),)
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -319,9 +329,13 @@ class Broadcast:
         cores = self.line.cores
         at = np.full(cores, 1 if cores > 1 else 0)
         if self.root == "turn":
-            return (_routes(f"{self.axis} broadcast", at if self.reconfigured else at * cores),)
+            return (
+                _routes(
+                    f"{self.axis} broadcast{_grouped(self.line)}", at if self.reconfigured else at * cores
+                ),
+            )
         at[self.root] = len(multicast_flows(cores, self.root).target)
-        return (Routes(f"{self.axis} broadcast from {self.root}", int(at.max()), at),)
+        return (_routes(f"{self.axis} broadcast from {self.root}{_grouped(self.line)}", at),)
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -374,7 +388,11 @@ class AllGather:
     @property
     def routes(self) -> tuple[Routes, ...]:
         cores = self.line.cores
-        return (_routes(f"{self.axis} all-gather", np.full(cores, cores if cores > 1 else 0)),)
+        return (
+            _routes(
+                f"{self.axis} all-gather{_grouped(self.line)}", np.full(cores, cores if cores > 1 else 0)
+            ),
+        )
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -429,7 +447,7 @@ class RingExchange:
 
     @property
     def routes(self) -> tuple[Routes, ...]:
-        return (_routes(f"{self.axis} {self.ring} ring", self.flows.touching),)
+        return (_routes(f"{self.axis} {self.ring} ring{_grouped(self.line)}", self.flows.touching),)
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -444,9 +462,70 @@ class RingExchange:
         return self.chunk_elements
 
 
-Communication = Shift | Reduce | ReduceToRing | Broadcast | AllGather | RingExchange
+@dataclass(frozen=True)
+class Wave:
+    """Keeps a KV cache even over the rows: where neighbours hold equally many, each passes its oldest entry up.
+
+    ``occupancy`` says how many entries each core holds. Below the last row that holds more than the bottom row, every
+    row but the topmost gives its oldest entry to the row above, all at once, so the bottom row has room for the next
+    token and the order from the top row down stays the order in time (WaferLLM section 4.5).
+    """
+
+    tiles: tuple[str, ...]
+    occupancy: str
+    elements: int
+    line: Line
+
+    @property
+    def axis(self) -> Axis:
+        return self.line.axis
+
+    @property
+    def hops(self) -> int:
+        return min(1, self.line.cores - 1)
+
+    @property
+    def stages(self) -> int:
+        return self.hops
+
+    @property
+    def router_elements(self) -> Indices:
+        """When all rows take part, which is the most that can move."""
+        rows = np.arange(self.line.cores)
+        return ((rows > 0).astype(np.int64) + (rows < self.line.cores - 1)) * self.elements
+
+    @property
+    def routes(self) -> tuple[Routes, ...]:
+        """Up only, in two colours by parity."""
+        rows = np.arange(self.line.cores)
+        at = (rows > 0).astype(np.int64) + (rows < self.line.cores - 1)
+        return (_routes(f"{self.axis} wave{_grouped(self.line)}", at),)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (*self.tiles, self.occupancy)
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        return (*self.tiles, self.occupancy)
+
+    @property
+    def scratch(self) -> int:
+        return 0
+
+
+@dataclass(frozen=True)
+class Reconfigure:
+    """Routers are programmed anew: the routes of the steps before make room for those of the steps behind."""
+
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+    scratch: int = 0
+
+
+Communication = Shift | Reduce | ReduceToRing | Broadcast | AllGather | RingExchange | Wave
 Leaf = Multiply | Pointwise | Communication
-_COMMUNICATIONS = (Shift, Reduce, ReduceToRing, Broadcast, AllGather, RingExchange)
+_COMMUNICATIONS = (Shift, Reduce, ReduceToRing, Broadcast, AllGather, RingExchange, Wave)
 
 
 @dataclass(frozen=True)
@@ -500,7 +579,7 @@ class Repeat:
         return max((step.scratch for step in self.body), default=0) if self.count else 0
 
 
-Step = Leaf | Together | Repeat
+Step = Leaf | Together | Repeat | Reconfigure
 
 
 @dataclass(frozen=True)
@@ -509,7 +588,8 @@ class Summary:
 
     Attributes
     ----------
-    paths_per_core : routes (colours) that the busiest core's router holds; ``colours`` all that have a number.
+    paths_per_core : routes (colours) that the busiest core's router holds; ``colours`` all that have a number;
+        both of the fullest configuration, if routers are programmed anew ``reconfigurations`` times.
     critical_hops : links crossed one after the other; ``hops_per_step`` those of the longest single step.
     stages : times that software of a core receives and sends on, one after the other.
     shifts : ring turns, one after the other.
@@ -524,6 +604,7 @@ class Summary:
     shifts: int
     peak_elements: int
     peak_bytes: int
+    reconfigurations: int = 0
 
 
 @dataclass(frozen=True)
@@ -547,48 +628,34 @@ class Description:
 
     def walk(self) -> Iterator[tuple[Leaf | Together, int]]:
         """Steps in order with how often each runs; bodies of loops once, with the loop's count."""
-        for step in self.program:
-            if isinstance(step, Repeat):
-                yield from ((inner, step.count) for inner in step.body if step.count)
-            else:
-                yield step, 1
+        return _walk(self.program)
 
     def communications(self) -> Iterator[tuple[Communication, int]]:
         """Communications in order with how often each runs, also those inside :class:`Together`."""
-        for step, times in self.walk():
-            for leaf in step.steps if isinstance(step, Together) else (step,):
-                if isinstance(leaf, _COMMUNICATIONS):
-                    yield leaf, times
+        return _communications(self.program)
 
     @cached_property
-    def routes(self) -> Mapping[tuple[Axis, str], Routes]:
-        """Families of routes by axis and name, along the whole axis."""
-        families: dict[tuple[Axis, str], Routes] = {}
-        for step, _ in self.communications():
-            for routes in step.routes:
-                at = np.tile(routes.at, step.line.groups)
-                known = families.get((step.axis, routes.name))
-                if known is not None and len(known.at) == len(at):
-                    routes = Routes(routes.name, max(known.total, routes.total), np.maximum(known.at, at))
-                elif known is not None:
-                    raise AssertionError(f"{routes.name} runs over {len(known.at)} and {len(at)} cores")
-                else:
-                    routes = Routes(routes.name, routes.total, at)
-                families[step.axis, routes.name] = routes
-        return families
+    def configurations(self) -> tuple[Mapping[tuple[Axis, str], Routes], ...]:
+        """Families of routes by axis and name, along the whole axis, that routers hold at the same time."""
+        switches = [i for i, step in enumerate(self.program) if isinstance(step, Reconfigure)]
+        starts, stops = [0, *(switch + 1 for switch in switches)], [*switches, len(self.program)]
+        return tuple(_families(self.program[start:stop]) for start, stop in zip(starts, stops, strict=True))
 
     @cached_property
-    def path_profiles(self) -> tuple[Indices, Indices]:
-        """Colours of each row's routers for traffic along y, and of each column's along x; ``[rows]``, ``[cols]``.
+    def path_profiles(self) -> tuple[tuple[Indices, Indices], ...]:
+        """By configuration: colours of each row's routers for traffic along y, of each column's along x.
 
-        A core at ``(row, col)`` holds the sum of the two.
+        ``[rows]``, ``[cols]``; a core at ``(row, col)`` holds the sum of the two.
         """
+        return tuple(self._profile(families) for families in self.configurations)
+
+    def _profile(self, families: Mapping[tuple[Axis, str], Routes]) -> tuple[Indices, Indices]:
         down, across = np.zeros(self.rows, np.int64), np.zeros(self.cols, np.int64)
-        for (axis, _), routes in self.routes.items():
+        for (axis, _), routes in families.items():
             if axis == "y":
-                down = down + routes.at
+                down += routes.at
             else:
-                across = across + routes.at
+                across += routes.at
         return down, across
 
     def memory_at(self, index: int) -> int:
@@ -612,24 +679,57 @@ class Description:
 
     def summary(self) -> Summary:
         """Routes, hops, stages, turns and memory of the whole algorithm."""
-        down, across = self.path_profiles
         walked = [(step, times) for step, times in self.walk() if not isinstance(step, Multiply | Pointwise)]
         fill = sum(leaf.fill for leaf, _ in self.communications() if isinstance(leaf, ReduceToRing))
         peak = max((self.memory_at(index) for index in range(len(self.program))), default=0)
         return Summary(
-            paths_per_core=int(down.max() + across.max()),
-            colours=sum(routes.total for routes in self.routes.values()),
+            paths_per_core=max(int(down.max() + across.max()) for down, across in self.path_profiles),
+            colours=max(
+                sum(routes.total for routes in families.values()) for families in self.configurations
+            ),
             critical_hops=fill + sum(step.hops * times for step, times in walked),
             hops_per_step=max((step.hops for step, _ in walked), default=0),
             stages=fill + sum(step.stages * times for step, times in walked),
             shifts=sum(times for step, times in walked if _turns_a_ring(step)),
             peak_elements=peak,
             peak_bytes=peak * self.element_bytes,
+            reconfigurations=len(self.configurations) - 1,
         )
+
+
+def _walk(program: tuple[Step, ...]) -> Iterator[tuple[Leaf | Together, int]]:
+    for step in program:
+        if isinstance(step, Repeat):
+            yield from ((inner, step.count) for inner in step.body if step.count)
+        elif not isinstance(step, Reconfigure):
+            yield step, 1
+
+
+def _communications(program: tuple[Step, ...]) -> Iterator[tuple[Communication, int]]:
+    for step, times in _walk(program):
+        for leaf in step.steps if isinstance(step, Together) else (step,):
+            if isinstance(leaf, _COMMUNICATIONS):
+                yield leaf, times
+
+
+def _families(program: tuple[Step, ...]) -> Mapping[tuple[Axis, str], Routes]:
+    families: dict[tuple[Axis, str], Routes] = {}
+    for step, _ in _communications(program):
+        for routes in step.routes:
+            at, total = np.tile(routes.at, step.line.groups), routes.total
+            known = families.get((step.axis, routes.name))
+            if known is not None:
+                at, total = np.maximum(known.at, at), max(known.total, total)
+            families[step.axis, routes.name] = Routes(routes.name, total, at)
+    return families
 
 
 def _turns_a_ring(step: Leaf | Together) -> bool:
     return any(isinstance(leaf, Shift) for leaf in (step.steps if isinstance(step, Together) else (step,)))
+
+
+def _grouped(line: Line) -> str:
+    return f" in {line.groups} groups" if line.groups > 1 else ""
 
 
 def _routes(name: str, at: Indices) -> Routes:

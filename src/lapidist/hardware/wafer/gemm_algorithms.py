@@ -81,14 +81,6 @@ def _compute_shift(
     across, down = Line("x", cols, slots), Line("y", rows, slots)
     m, k, n = _tile(shape, slots)
     per_core = across.slots_per_core * down.slots_per_core
-    align = Shift("a", down.slots_per_core * m * k, across, ring, skew=down)
-    step = Together(
-        (
-            Multiply("a", "b", "c", m, k, n, per_core),
-            Shift("a", down.slots_per_core * m * k, across, ring),
-            Shift("b", across.slots_per_core * k * n, down, ring),
-        )
-    )
     return Description(
         name,
         rows,
@@ -98,10 +90,50 @@ def _compute_shift(
             "b": Tile("b", per_core * k * n, "input"),
             "c": Tile("c", per_core * m * n, "output"),
         },
-        (Repeat(0 if aligned else slots // 2, (align,)), Repeat(slots, (step,))),
+        (
+            *(() if aligned else (align("a", m * k, across, down, ring),)),
+            compute_shift(("a", "b", "c"), (m, k, n), across, down, ring),
+        ),
         element_bytes,
         {"slots": slots, "tile_m": m, "tile_k": k, "tile_n": n},
     )
+
+
+def align(tile: str, elements: int, along: Line, across: Line, ring: RingKind = "interleaved") -> Repeat:
+    """Skew a tensor along one line: each slot of the other line turns its own number of times.
+
+    ``elements`` are those of a tile in one slot of both lines.
+    """
+    shift = Shift(tile, across.slots_per_core * elements, along, ring, skew=across)
+    return Repeat(along.slots // 2, (shift,))
+
+
+def compute_shift(
+    names: tuple[str, str, str],
+    tile: tuple[int, int, int],
+    across: Line,
+    down: Line,
+    ring: RingKind = "interleaved",
+    batch: int = 1,
+) -> Repeat:
+    """The loop ``c += a b`` in which a turns along ``across`` and b along ``down``, both skewed before.
+
+    Parameters
+    ----------
+    names : of a, b and c.
+    tile : m, k and n of the product of two tiles, of which a slot has ``batch`` (attention heads).
+    """
+    a, b, c = names
+    m, k, n = tile
+    products = batch * across.slots_per_core * down.slots_per_core
+    step = Together(
+        (
+            Multiply(a, b, c, m, k, n, products),
+            Shift(a, down.slots_per_core * batch * m * k, across, ring),
+            Shift(b, across.slots_per_core * batch * k * n, down, ring),
+        )
+    )
+    return Repeat(across.slots, (step,))
 
 
 def mesh_gemm_transposed(shape: GEMMShape, rows: int, cols: int, element_bytes: int = 2) -> Description:

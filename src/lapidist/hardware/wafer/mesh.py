@@ -73,9 +73,9 @@ class Mesh:
             )
 
     def colour_map(self, description: Description) -> NDArray[np.int64]:
-        """Routes that each core's router holds; ``[rows, cols]``."""
-        down, across = description.path_profiles
-        return down[:, None] + across[None, :]
+        """Routes that each core's router holds, in its fullest configuration; ``[rows, cols]``."""
+        maps = [down[:, None] + across[None, :] for down, across in description.path_profiles]
+        return np.maximum.reduce(maps)
 
     def memory_map(self, description: Description) -> NDArray[np.int64]:
         """Bytes that each core holds at the peak; ``[rows, cols]``. Tiles are padded, so all cores hold the same."""

@@ -24,6 +24,7 @@ from lapidist.hardware.wafer.description import (
     Shift,
     Step,
     Together,
+    Wave,
 )
 from lapidist.hardware.wafer.line import Line, ring_flows
 from lapidist.hardware.wafer.placement import Array
@@ -76,12 +77,15 @@ class Simulator:
         self._spare: dict[tuple[tuple[int, ...], np.dtype], Array] = {}
 
     def run(self, description: Description) -> None:
-        """Run the whole program."""
+        """Run the whole program. Outputs and work tiles of an earlier run are forgotten first."""
         if (description.rows, description.cols) != (self.rows, self.cols):
             raise ValueError(
                 f"{description.name} is described for {description.rows} x {description.cols} cores, "
                 f"the simulated mesh has {self.rows} x {self.cols}"
             )
+        for name, tile in description.tiles.items():
+            if tile.role in ("work", "output"):
+                self.tiles.pop(name, None)
         for step in description.program:
             self.run_step(step)
 
@@ -108,8 +112,10 @@ class Simulator:
             self._broadcast(step, turn)
         elif isinstance(step, AllGather):
             self._all_gather(step)
-        else:
+        elif isinstance(step, RingExchange):
             self._ring_exchange(step, turn)
+        elif isinstance(step, Wave):
+            self._wave(step)
 
     def _multiply(self, step: Multiply) -> None:
         a, b = self.tiles[step.a], self.tiles[step.b]
@@ -129,7 +135,9 @@ class Simulator:
             self._give_spare(product)
 
     def _pointwise(self, step: Pointwise) -> None:
-        results = self.operations[step.operation](*(self.tiles[name] for name in step.inputs))
+        results = self.operations[step.function or step.operation](
+            *(self.tiles[name] for name in step.inputs)
+        )
         results = results if isinstance(results, tuple) else (results,)
         self.tiles.update(zip(step.outputs, results, strict=True))
 
@@ -242,6 +250,29 @@ class Simulator:
         along[...] = vectors.swapaxes(1, 2).reshape(along.shape)
         chunk_bytes = chunk_elements * along.itemsize * (along.shape[1] // self._across(line))
         self._count(line, step.flows.sent, step.flows.received, chunk_bytes)
+
+    def _wave(self, step: Wave) -> None:
+        """Entries lie in the last dimension but one of a tile, the oldest first."""
+        occupancy = self.tiles[step.occupancy]
+        held = occupancy[:, 0, 0].tolist()
+        top = self.rows - 1
+        while top > 0 and 0 < held[top] >= held[top - 1]:
+            top -= 1
+        for name in step.tiles:
+            tile = self.tiles[name]
+            oldest = tile[:, ..., 0, :].copy()
+            for row in range(top, self.rows):
+                kept = held[row] - (row > top)
+                if row > top:
+                    tile[row, ..., :kept, :] = tile[row, ..., 1 : held[row], :].copy()
+                if row + 1 < self.rows:
+                    tile[row, ..., kept, :] = oldest[row + 1]
+        occupancy[top] += top < self.rows - 1
+        occupancy[-1] -= top < self.rows - 1
+        rows = np.arange(self.rows)
+        entry_bytes = sum(int(self.tiles[name][0, 0, ..., 0, :].nbytes) for name in step.tiles)
+        sent, received = (rows > top).astype(np.int64), ((rows >= top) & (rows < self.rows - 1)).astype(np.int64)
+        self._count(step.line, sent, received, entry_bytes)
 
     def _cores_first(self, tile: Array, line: Line) -> Array:
         """A view with the cores of the line's axis in front; raises ValueError if slots are not whole cores."""
