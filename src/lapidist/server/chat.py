@@ -21,6 +21,7 @@ from lapidist.server.logprobs import chat_logprobs
 from lapidist.server.piece import Progress
 from lapidist.server.prompts import PromptTokens, chat_prompt
 from lapidist.server.protocol.chat import ChatCompletion, ChatCompletionRequest
+from lapidist.server.protocol.prompt_filter import report_object
 from lapidist.server.serving import Answer, Serving, count_usage
 
 router = APIRouter(route_class=JsonRoute)
@@ -75,7 +76,8 @@ class _ChatAnswer:
             for completion in output.outputs
         ]
         usage = count_usage([output])
-        return {"object": "chat.completion", **self._answer.header(), "choices": choices, "usage": usage}
+        answer = {"object": "chat.completion", **self._answer.header(), "choices": choices, "usage": usage}
+        return answer | self._filter_report(output)
 
     async def _events(self, prompt: PromptTokens, params: SamplingParams) -> AsyncGenerator[bytes, None]:
         progress: defaultdict[int, Progress] = defaultdict(Progress)
@@ -83,16 +85,24 @@ class _ChatAnswer:
         output: RequestOutput | None = None
         async with aclosing(stream):
             async for _, output in stream:
-                events = [] if progress else [self._opening(choice.index) for choice in output.outputs]
+                events = (
+                    [] if progress else [self._opening(choice.index, output) for choice in output.outputs]
+                )
                 events += [self._chunk(choice, progress[choice.index]) for choice in output.outputs]
                 if any(events):
                     yield b"".join(events)
         if output is not None and self._chat.includes_usage:
             yield self._event([], usage=count_usage([output]))
 
-    def _opening(self, index: int) -> bytes:
+    def _opening(self, index: int, output: RequestOutput) -> bytes:
         delta = {"role": "assistant", "content": "", "refusal": None}
-        return self._event([{"index": index, "delta": delta, "logprobs": None, "finish_reason": None}])
+        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
+        return self._event([choice], **(self._filter_report(output) if index == 0 else {}))
+
+    @staticmethod
+    def _filter_report(output: RequestOutput) -> dict[str, Any]:
+        report = output.prompt_filter
+        return {} if report is None else {"prompt_filter": report_object(report)}
 
     def _chunk(self, completion: CompletionOutput, progress: Progress) -> bytes:
         """The events that a completion's new tokens are worth; none, one, or two at its end."""
@@ -108,9 +118,9 @@ class _ChatAnswer:
             events += self._event([{**choice, "finish_reason": completion.finish_reason}])
         return events
 
-    def _event(self, choices: list[dict[str, Any]], **usage: Any) -> bytes:
+    def _event(self, choices: list[dict[str, Any]], **extra: Any) -> bytes:
         # Clients that asked for usage expect the key, as null, in every chunk before the last.
-        extra = {"usage": None, **usage} if self._chat.includes_usage else {}
+        extra = {"usage": None, **extra} if self._chat.includes_usage else extra
         return event(
             {"object": "chat.completion.chunk", **self._answer.header(), "choices": choices, **extra}
         )

@@ -21,6 +21,7 @@ from lapidist.server.logprobs import completion_logprobs
 from lapidist.server.piece import Piece, Progress
 from lapidist.server.prompts import PromptTokens, completion_prompts
 from lapidist.server.protocol.completions import Completion, CompletionRequest
+from lapidist.server.protocol.prompt_filter import report_object
 from lapidist.server.serving import Answer, Serving, count_usage
 
 router = APIRouter(route_class=JsonRoute)
@@ -79,13 +80,16 @@ class _CompletionAnswer:
             for completion in output.outputs
         ]
         usage = count_usage(outputs)
-        return {"object": "text_completion", **self._answer.header(), "choices": choices, "usage": usage}
+        answer = {"object": "text_completion", **self._answer.header(), "choices": choices, "usage": usage}
+        reports = [output.prompt_filter for output in outputs if output.prompt_filter is not None]
+        return answer | ({"prompt_filter": [report_object(report) for report in reports]} if reports else {})
 
     async def _events(
         self, prompts: list[PromptTokens], params: SamplingParams
     ) -> AsyncGenerator[bytes, None]:
         sent: dict[tuple[int, int], Progress] = {}
         outputs: dict[int, RequestOutput] = {}
+        reported: set[int] = set()
         stream = self._serving.generator.stream(prompts, params, self._answer.id)
         async with aclosing(stream):
             async for index, found in stream:
@@ -96,11 +100,19 @@ class _CompletionAnswer:
                     if key not in sent:
                         sent[key] = Progress(self._echo(prompts[index], output))
                     if choice := self._choice(index, completion, sent[key]):
-                        events.append(self._event([choice]))
+                        events.append(self._event([choice], **self._first_report(index, output, reported)))
                 if events:
                     yield b"".join(events)
         if self._wanted.includes_usage:
             yield self._event([], usage=count_usage(list(outputs.values())))
+
+    @staticmethod
+    def _first_report(index: int, output: RequestOutput, reported: set[int]) -> dict[str, Any]:
+        """What a filter did to the prompt, once."""
+        if output.prompt_filter is None or index in reported:
+            return {}
+        reported.add(index)
+        return {"prompt_filter": [report_object(output.prompt_filter)]}
 
     def _choice(
         self, prompt_index: int, completion: CompletionOutput, sent: Progress
@@ -121,9 +133,9 @@ class _CompletionAnswer:
             "finish_reason": completion.finish_reason,
         }
 
-    def _event(self, choices: list[dict[str, Any]], **usage: Any) -> bytes:
+    def _event(self, choices: list[dict[str, Any]], **extra: Any) -> bytes:
         # Clients that asked for usage expect the key, as null, in every chunk before the last.
-        extra = {"usage": None, **usage} if self._wanted.includes_usage else {}
+        extra = {"usage": None, **extra} if self._wanted.includes_usage else extra
         return event({"object": "text_completion", **self._answer.header(), "choices": choices, **extra})
 
     def _echo(self, prompt: PromptTokens, output: RequestOutput) -> Piece | None:

@@ -16,6 +16,7 @@ _END_TO_END_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60, 120, 300, 60
 _GAUGES = (
     ("running", "lapidist_running_sequences", "Sequences being computed."),
     ("waiting", "lapidist_waiting_sequences", "Sequences waiting for a place in the batch (queue depth)."),
+    ("filtering", "lapidist_filtering_sequences", "Sequences whose prompts are filtered or wait for it."),
     ("pages_used", "lapidist_kv_pages_used", "KV cache pages held by sequences."),
     ("pages_total", "lapidist_kv_pages_total", "KV cache pages there are."),
 )
@@ -29,6 +30,12 @@ _COUNTERS = (
     ("preemptions", "lapidist_preemptions", "Sequences put back because pages ran out."),
     ("prompt_tokens", "lapidist_prompt_tokens", "Prompt tokens accepted."),
     ("generated_tokens", "lapidist_generated_tokens", "Tokens generated."),
+    (
+        "filtered_prompt_tokens",
+        "lapidist_filtered_prompt_tokens",
+        "Tokens of prompts that went through a filter.",
+    ),
+    ("filter_kept_tokens", "lapidist_filter_kept_tokens", "Tokens that filters kept of those prompts."),
     ("steps", "lapidist_engine_steps", "Forward passes."),
     ("attention_rows", "lapidist_attention_rows", "Rows (token, head) of attention in all layers."),
 )

@@ -52,7 +52,7 @@ async def chat_prompt(
         return PromptTokens(engine.tokenizer.encode(text, add_special_tokens=False), text)
 
     prompt = await _run(render, body_bytes)
-    _check_length(prompt.token_ids, engine, settings, "messages")
+    _check_length(prompt.token_ids, engine, settings, "messages", request.prompt_filter is not None)
     return prompt
 
 
@@ -71,7 +71,8 @@ async def completion_prompts(
 
     prompts = await _run(encode, body_bytes)
     for index, prompt in enumerate(prompts):
-        _check_length(prompt.token_ids, engine, settings, f"prompt[{index}]" if request.several else "prompt")
+        param = f"prompt[{index}]" if request.several else "prompt"
+        _check_length(prompt.token_ids, engine, settings, param, request.prompt_filter is not None)
     return prompts
 
 
@@ -99,11 +100,14 @@ def _as_template_reads(message: Message) -> dict[str, Any]:
     return plain
 
 
-def _check_length(token_ids: list[int], engine: AsyncLLM, settings: ServerSettings, param: str) -> None:
+def _check_length(
+    token_ids: list[int], engine: AsyncLLM, settings: ServerSettings, param: str, is_filtered: bool
+) -> None:
     if not token_ids:
         raise ApiError(400, f"{param} is empty: there must be at least one token to go on from", param=param)
-    # One token of the context is left for the answer.
-    limit = min(engine.max_model_len - 1, settings.max_prompt_tokens or engine.max_model_len)
+    # One token of the context is left for the answer; the engine knows what a filter leaves of the prompt.
+    longest = engine.max_context if is_filtered else engine.max_model_len - 1
+    limit = min(longest, settings.max_prompt_tokens or longest)
     if len(token_ids) > limit:
         raise ApiError(
             400,

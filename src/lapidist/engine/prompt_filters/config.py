@@ -2,6 +2,9 @@
 
 >>> parse_prompt_filter({"method": "gemfilter", "layer": 13, "keep": 1024}).layer
 13
+
+Two options are common to all: prompts of fewer than ``threshold`` tokens are run plainly, and ``explain`` has scores
+and kept spans of text reported.
 """
 
 from collections.abc import Mapping
@@ -37,7 +40,6 @@ class GemFilter:
     softmax : scores are attention weights (scaled, softmax over the prompt), not raw products.
     window : score with so many last queries; keys behind a query do not count for it.
     positions : of the kept tokens in the second run: ``fresh`` counts from 0, ``original`` leaves them where they were.
-    explain : report scores and kept spans of text.
     """
 
     method: ClassVar[Literal["gemfilter"]] = "gemfilter"
@@ -50,6 +52,7 @@ class GemFilter:
     softmax: bool = False
     window: int = 1
     positions: Literal["fresh", "original"] = "fresh"
+    threshold: int = 0
     explain: bool = False
 
     def __post_init__(self) -> None:
@@ -71,7 +74,6 @@ class Adaptive:
     keep : the most tokens, see ``Keep``; None is half of the prompt.
     least : tokens that are kept in any case, first and last ones and the window included.
     first_layer, last_layer : that may decide; None is a quarter, and 19/32, of the depth.
-    explain : report scores and kept spans of text.
     """
 
     method: ClassVar[Literal["adaptive"]] = "adaptive"
@@ -86,6 +88,7 @@ class Adaptive:
     pool: int = 5
     keep_first: int = 4
     keep_last: int = 32
+    threshold: int = 0
     explain: bool = False
 
     def __post_init__(self) -> None:
@@ -109,13 +112,13 @@ class SnapKV:
     ----------
     keep : tokens per head, the window included, see ``Keep``.
     pool : width of the average over neighbouring tokens, odd.
-    explain : report how many of the heads kept each token.
     """
 
     method: ClassVar[Literal["snapkv"]] = "snapkv"
     keep: Keep = None
     window: int = 32
     pool: int = 5
+    threshold: int = 0
     explain: bool = False
 
     def __post_init__(self) -> None:
@@ -131,6 +134,7 @@ class H2O:
     method: ClassVar[Literal["h2o"]] = "h2o"
     keep: Keep = None
     recent: int = 32
+    threshold: int = 0
     explain: bool = False
 
     def __post_init__(self) -> None:
@@ -144,6 +148,7 @@ class StreamingLLM:
     method: ClassVar[Literal["streamingllm"]] = "streamingllm"
     keep: Keep = None
     sinks: int = 4
+    threshold: int = 0
     explain: bool = False
 
     def __post_init__(self) -> None:
@@ -170,6 +175,7 @@ class FastKV:
     propagate: float = 0.2
     window: int = 8
     pool: int = 7
+    threshold: int = 0
     explain: bool = False
 
     def __post_init__(self) -> None:
@@ -221,6 +227,7 @@ _WHOLE = {
     "keep_last": (0, 2**31 - 1),
     "chunk": (1, 2**31 - 1),
     "least": (1, 2**31 - 1),
+    "threshold": (0, 2**31 - 1),
     "window": (1, 1024),
     "recent": (1, 2**31 - 1),
     "sinks": (0, 2**31 - 1),

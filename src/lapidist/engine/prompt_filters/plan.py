@@ -78,10 +78,10 @@ def plan_filter(options: PromptFilter, tokens: int, config: ModelConfig, lengths
             "prompt, shorten it"
         )
     if plan.room(plan.kept, lengths) < 1:
-        if plan.bypassed is None and plan.kept < tokens:
+        if plan.bypassed is None:
             what = f"the filter keeps {plan.kept} of the prompt's {tokens} tokens"
         else:
-            what = f"the prompt has {tokens} tokens, which the filter would all keep"
+            what = f"the prompt has {tokens} tokens and would not be filtered ({plan.bypassed})"
         limit = min(lengths.cached, lengths.context)
         raise InvalidRequestError(
             f"{what}; with at least one generated token it exceeds the maximum length of {limit} tokens: "
@@ -93,6 +93,9 @@ def plan_filter(options: PromptFilter, tokens: int, config: ModelConfig, lengths
 def _plan(options: PromptFilter, tokens: int, config: ModelConfig, lengths: Lengths) -> FilterPlan:
     _check_attention(options, config)
     layer = _layer(options, config)
+    if tokens < options.threshold:
+        reason = f"the prompt is shorter than the threshold of {options.threshold} tokens"
+        return FilterPlan(options, tokens, tokens, layer, reason)
     if isinstance(options, Adaptive):
         return _plan_adaptive(options, tokens, config, lengths)
     kept = kept_tokens(_keep(options, config), tokens)

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from pydantic_core import PydanticCustomError
 
 from lapidist.server.protocol.base import RequestModel
+from lapidist.server.protocol.prompt_filter import PromptFilterReport
 from lapidist.server.protocol.sampling import SamplingFields
 from lapidist.server.protocol.usage import Usage
 
@@ -163,3 +164,4 @@ class ChatCompletion(BaseModel):
     system_fingerprint: str
     choices: list[ChatChoice]
     usage: Usage
+    prompt_filter: PromptFilterReport | None = Field(None, description="Only if the prompt was filtered.")

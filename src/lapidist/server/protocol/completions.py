@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
+from lapidist.server.protocol.prompt_filter import PromptFilterReport
 from lapidist.server.protocol.sampling import SamplingFields, TokenId
 from lapidist.server.protocol.usage import Usage
 
@@ -63,3 +64,6 @@ class Completion(BaseModel):
     system_fingerprint: str
     choices: list[CompletionChoice]
     usage: Usage
+    prompt_filter: list[PromptFilterReport] | None = Field(
+        None, description="One for each prompt, only if prompts were filtered."
+    )

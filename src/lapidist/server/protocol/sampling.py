@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from lapidist.engine.errors import InvalidRequestError
+from lapidist.engine.prompt_filters import PromptFilter, parse_prompt_filter
 from lapidist.engine.sampling_params import SamplingParams, StructuredOutput
 from lapidist.server.errors import ApiError
 from lapidist.server.protocol.base import RequestModel
@@ -87,6 +89,10 @@ class SamplingFields(RequestModel):
     structured_outputs: StructuredOutputs | None = None
     guided_regex: str | None = None
     guided_json: dict[str, Any] | None = None
+    prompt_filter: dict[str, Any] | None = Field(
+        None,
+        description='Run a long prompt at a fraction of its cost: {"method": "gemfilter", "keep": 0.1} and options.',
+    )
 
     @property
     def stop_strings(self) -> list[str]:
@@ -118,8 +124,22 @@ class SamplingFields(RequestModel):
             logprobs=logprobs,
             prompt_logprobs=prompt_logprobs,
             structured_output=self._structured_output(),
+            prompt_filter=self._prompt_filter(prompt_logprobs),
             **given,
         )
+
+    def _prompt_filter(self, prompt_logprobs: int | None) -> PromptFilter | None:
+        if self.prompt_filter is None:
+            return None
+        if prompt_logprobs is not None:
+            message = (
+                "prompt_filter cannot be combined with log-probabilities of the prompt (echo and logprobs)"
+            )
+            raise ApiError(400, message, param="prompt_filter")
+        try:
+            return parse_prompt_filter(self.prompt_filter)
+        except InvalidRequestError as error:
+            raise ApiError(400, str(error), param="prompt_filter") from None
 
     def _structured_output(self) -> StructuredOutput | None:
         named = [
