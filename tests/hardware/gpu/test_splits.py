@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lapidist.hardware.gpu.splits import (
@@ -25,6 +25,7 @@ def _grid(ms: int = 4, ns: int = 5, ks: int = 6) -> pd.DataFrame:
     return pd.DataFrame(dict(zip("mnk", (axis.ravel() for axis in axes), strict=True)))
 
 
+@settings(deadline=None)
 @given(st.integers(2, 5), st.integers(2, 5), st.integers(3, 5), st.integers(0, 5))
 def test_site20_holds_out_a_fifth_of_the_sites_whole(ms: int, ns: int, ks: int, seed: int) -> None:
     frame = _grid(ms, ns, ks)
