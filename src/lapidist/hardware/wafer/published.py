@@ -1,0 +1,90 @@
+"""The paper's tables: WaferLLM (OSDI 2025, arXiv 2502.04563), Tables 2 to 8, and what follows from them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import yaml
+
+from lapidist.hardware.wafer.calibration import Measurement
+from lapidist.hardware.wafer.released_kernels import (
+    ReleasedLayer,
+    released_decode_layer,
+    released_prefill_layer,
+)
+
+SYSTEM = "WaferLLM"
+
+
+@dataclass(frozen=True)
+class PublishedModel:
+    """Shape of a model in the paper."""
+
+    name: str
+    layers: int
+    hidden: int
+    kv_width: int
+    intermediate: int
+    heads: int
+    kv_heads: int
+    vocabulary: int
+
+    @property
+    def released_layer(self) -> ReleasedLayer:
+        return ReleasedLayer(self.hidden, self.intermediate)
+
+
+@cache
+def published_tables() -> Mapping[str, Any]:
+    """The numbers as printed, by table; see ``published_tables.yaml`` for their units."""
+    text = (files("lapidist.hardware.wafer") / "published_tables.yaml").read_text(encoding="utf-8")
+    found: Mapping[str, Any] = yaml.safe_load(text)
+    return found
+
+
+@cache
+def published_models() -> Mapping[str, PublishedModel]:
+    """Models of the paper by their names there."""
+    return {name: PublishedModel(name, **row) for name, row in published_tables()["models"].items()}
+
+
+def released_groups(cores: int) -> int:
+    """Groups of the two-level tree on a line of ``cores``: as released, else the divisor next to the square root."""
+    known: Mapping[int, int] = published_tables()["groups"]
+    if cores in known:
+        return known[cores]
+    return min((d for d in range(1, cores + 1) if cores % d == 0), key=lambda d: abs(d - cores**0.5))
+
+
+def table_3_measurements() -> list[Measurement]:
+    """Cycles of a prefill layer, ``clock x tokens / (rate x layers)``; 4 models on 3 grids."""
+    tables = published_tables()
+    table, clock = tables["table_3"], tables["clock_hertz"]
+    return [
+        Measurement(
+            f"{name} prefill {cores}x{cores}",
+            released_prefill_layer(published_models()[name].released_layer, table["tokens"], cores),
+            clock * table["tokens"] / (rate * published_models()[name].layers),
+        )
+        for name, row in table["rates"].items()
+        for cores, rate in zip(table["grids"], row[SYSTEM], strict=True)
+    ]
+
+
+def table_4_measurements() -> list[Measurement]:
+    """Cycles of a decode layer, ``clock / (rate x layers)``; 4 models on 3 grids."""
+    tables = published_tables()
+    table, clock = tables["table_4"], tables["clock_hertz"]
+    return [
+        Measurement(
+            f"{name} decode {cores}x{cores}",
+            released_decode_layer(
+                published_models()[name].released_layer, table["tokens"], cores, released_groups(cores)
+            ),
+            clock / (rate * published_models()[name].layers),
+        )
+        for name, row in table["rates"].items()
+        for cores, rate in zip(table["grids"], row[SYSTEM], strict=True)
+    ]
