@@ -7,10 +7,12 @@ import typer
 from lapidist.cli.bench import bench
 from lapidist.cli.calibrate_attention import calibrate_attention
 from lapidist.cli.chat import chat
+from lapidist.cli.cpu import cpu
 from lapidist.cli.demo import demo
 from lapidist.cli.eval import evaluate
 from lapidist.cli.export import export
 from lapidist.cli.generate import generate
+from lapidist.cli.gpu import gpu
 from lapidist.cli.import_qserve import import_qserve
 from lapidist.cli.inspect import inspect
 from lapidist.cli.make_checkpoint import make_checkpoint
@@ -36,7 +38,9 @@ app.command("import-qserve")(import_qserve)
 app.command("tune")(tune)
 app.command("calibrate-attention")(calibrate_attention)
 app.add_typer(bench, name="bench")
+app.add_typer(cpu, name="cpu")
 app.add_typer(evaluate, name="eval")
+app.add_typer(gpu, name="gpu")
 
 
 def main() -> None:

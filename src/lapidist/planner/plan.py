@@ -108,18 +108,6 @@ class Refusal:
     reason: str
 
 
-def options(
-    machines: Sequence[Machine], recipes: Sequence[Recipe], tensor_parallel: Sequence[int]
-) -> list[Option]:
-    """Every combination, machine by machine."""
-    return [
-        Option(machine, recipe, ranks)
-        for machine in machines
-        for recipe in recipes
-        for ranks in tensor_parallel
-    ]
-
-
 def plan(
     config: ModelConfig,
     choices: Iterable[Option],
