@@ -1,0 +1,152 @@
+"""Where the parameters, activations and KV cache of a decoder lie in prefill and in decode.
+
+Parameters are matrices ``[input channels, output channels]``, caches ``[tokens, channels]``.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from lapidist.hardware.wafer.decode_layer import DecodePlan
+from lapidist.hardware.wafer.decoder_weights import LayerWeights
+from lapidist.hardware.wafer.layout import PADDING, Layout, blocks, crossed, grid, skewed
+from lapidist.hardware.wafer.placement import Array
+from lapidist.hardware.wafer.prefill_layer import PrefillPlan
+from lapidist.hardware.wafer.ring import Indices
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A matrix and where it lies: in prefill under ``prefill_name``, in decode as columns of ``decode_name``."""
+
+    prefill_name: str
+    decode_name: str
+    prefill: Layout
+    decode: Layout
+
+
+def matrices(layer: LayerWeights) -> Mapping[str, Array]:
+    """A layer's parameters as ``[input channels, output channels]`` by their names in prefill."""
+    return {
+        "wq": layer.query.T,
+        "wk": layer.key.T,
+        "wv": layer.value.T,
+        "wo": layer.output.T,
+        "wgate": layer.gate.T,
+        "wup": layer.up.T,
+        "wdown": layer.down.T,
+        "norm1": layer.norm1[None],
+        "norm2": layer.norm2[None],
+    }
+
+
+def parameters(prefill: PrefillPlan, decode: DecodePlan) -> tuple[Parameter, ...]:
+    """All parameters of a layer, those that decode fuses in their order there."""
+    early = _prefill_layouts(prefill)
+    late = _decode_layouts(decode)
+    fused = {
+        "wq": "wqkv",
+        "wk": "wqkv",
+        "wv": "wqkv",
+        "wo": "wo",
+        "wgate": "wgateup",
+        "wup": "wgateup",
+        "wdown": "wdown",
+        "norm1": "norm1",
+        "norm2": "norm2",
+    }
+    return tuple(Parameter(name, fused[name], early[name], late[name]) for name in fused)
+
+
+def _prefill_layouts(plan: PrefillPlan) -> Mapping[str, Layout]:
+    heads, slots = plan.heads, plan.slots
+    hidden = blocks(plan.shape.hidden_size, slots)
+    wide = blocks(plan.shape.intermediate_size, slots)
+    norm = grid(np.zeros((slots, 1), np.int64), hidden)
+    return {
+        "wq": skewed(hidden, _per_slot(heads.query_columns(), slots, plan.queries)),
+        "wk": skewed(hidden, _per_slot(heads.key_columns(), slots, plan.keys)),
+        "wv": skewed(hidden, _per_slot(heads.value_columns(plan.group_slots_per_col), slots, plan.values)),
+        "wo": skewed(_per_slot(heads.output_rows(plan.group_slots_per_col), slots, plan.attended), hidden),
+        "wgate": skewed(hidden, wide),
+        "wup": skewed(hidden, wide),
+        "wdown": skewed(wide, hidden),
+        "norm1": norm,
+        "norm2": norm,
+    }
+
+
+def _per_slot(channels: Indices, slots: int, width: int) -> Indices:
+    """Channels of each column, ``[cols, ...]``, over its slots, padded behind; ``[slots, width]``."""
+    cols = len(channels)
+    flat = channels.reshape(cols, -1)
+    padding = slots // cols * width - flat.shape[1]
+    return np.pad(flat, [(0, 0), (0, padding)], constant_values=PADDING).reshape(slots, width)
+
+
+def _decode_layouts(plan: DecodePlan) -> Mapping[str, Layout]:
+    heads, shape = plan.heads, plan.shape
+    hidden = blocks(shape.hidden_size, plan.rows)
+    wide = blocks(shape.intermediate_size, plan.cols)
+
+    def per_col(channels: Indices) -> Indices:
+        return channels.reshape(plan.cols, -1)
+
+    norm = crossed(np.zeros((plan.cols, 1), np.int64), hidden)
+    return {
+        "wq": grid(hidden, per_col(heads.query_columns())),
+        "wk": grid(hidden, per_col(heads.key_columns())),
+        "wv": grid(hidden, per_col(heads.value_columns())),
+        "wo": crossed(per_col(heads.output_rows()), hidden),
+        "wgate": grid(hidden, wide),
+        "wup": grid(hidden, wide),
+        "wdown": crossed(wide, hidden),
+        "norm1": norm,
+        "norm2": norm,
+    }
+
+
+def prefill_hidden(plan: PrefillPlan) -> Layout:
+    """Of hidden states ``[tokens, hidden_size]``."""
+    return grid(blocks(plan.tokens, plan.slots, plan.slot_tokens), blocks(plan.shape.hidden_size, plan.slots))
+
+
+def decode_hidden(plan: DecodePlan, token: int = 0) -> Layout:
+    """Of row ``token`` of hidden states: split over y, alike in all columns."""
+    return crossed(
+        np.full((plan.cols, plan.batch), token, np.int64), blocks(plan.shape.hidden_size, plan.rows)
+    )
+
+
+def prefill_cache(plan: PrefillPlan) -> tuple[Layout, Layout]:
+    """Of keys and values, ``[tokens, kv heads * head_dim]``, as :func:`cache_as_matrices` shapes their tiles."""
+    tokens = blocks(plan.tokens, plan.group_slots, plan.group_slot_tokens)
+    keys = plan.heads.key_columns().reshape(plan.cols, -1)
+    values = plan.heads.value_columns(plan.group_slots_per_col)
+    values = values.reshape(plan.cols * plan.group_slots_per_col, -1)
+    return grid(tokens, keys), grid(tokens, values)
+
+
+def cache_as_matrices(tiles: Array) -> Array:
+    """``[y, x, kv heads, tokens, dims]`` to ``[y, x, tokens, kv heads * dims]``."""
+    by_token = tiles.swapaxes(2, 3)
+    return by_token.reshape(*by_token.shape[:3], -1)
+
+
+def decode_cache(plan: DecodePlan, row_tokens: Indices) -> tuple[Layout, Layout]:
+    """Of keys and values, when rows hold ``row_tokens [rows]`` tokens each, oldest in the top row."""
+    first = np.cumsum(row_tokens) - row_tokens
+    place = np.arange(plan.row_capacity)
+    tokens = np.where(place < row_tokens[:, None], first[:, None] + place, PADDING)
+    heads = plan.heads
+    return (
+        grid(tokens, heads.key_columns().reshape(plan.cols, -1)),
+        grid(tokens, heads.value_columns().reshape(plan.cols, -1)),
+    )
+
+
+def matrices_as_cache(tiles: Array, kv_heads: int) -> Array:
+    """``[rows, cols, tokens, kv heads * dims]`` to ``[rows, cols, 1, kv heads, tokens, dims]``."""
+    split = tiles.reshape(*tiles.shape[:3], kv_heads, -1)
+    return np.ascontiguousarray(split.swapaxes(2, 3))[:, :, None]

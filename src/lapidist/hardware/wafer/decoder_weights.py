@@ -1,0 +1,95 @@
+"""A decoder's parameters as plain arrays, and what a mesh can run of the families there are."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lapidist.hardware.wafer.placement import Array
+from lapidist.workload.lowering import DecoderShape
+
+
+@dataclass(frozen=True)
+class LayerWeights:
+    """Of one layer; projections as ``[output channels, input channels]``, norms as ``[channels]``."""
+
+    norm1: Array
+    query: Array
+    key: Array
+    value: Array
+    output: Array
+    norm2: Array
+    gate: Array
+    up: Array
+    down: Array
+
+
+@dataclass(frozen=True)
+class DecoderWeights:
+    """Of a whole decoder.
+
+    Attributes
+    ----------
+    embedding, head : ``[vocab_size, hidden_size]``. ``norm``: the last one, ``[hidden_size]``.
+    rope_frequencies : radians a position of each rotated pair, ``[head_dim // 2]``.
+    norm_eps : added to mean squares.
+    """
+
+    embedding: Array
+    layers: Sequence[LayerWeights]
+    norm: Array
+    head: Array
+    rope_frequencies: Array
+    norm_eps: float
+
+
+def require_plain_decoder(shape: DecoderShape) -> None:
+    """A mesh runs Llama's layer: RMSNorm, RoPE, causal attention with shared heads, SiLU gate, no biases.
+
+    Raises
+    ------
+    ValueError : the model has something else; the sentence names it.
+    """
+    extras = {
+        "biases": shape.qkv_bias or shape.o_bias or shape.mlp_bias,
+        "norms of queries and keys": shape.qk_norm,
+        "norms behind its blocks": shape.sandwich_norms,
+        "sliding windows": any(window is not None for window in shape.sliding_windows),
+        "scaled embeddings": shape.embedding_scale != 1.0,
+        "capped logits": shape.final_softcap is not None,
+        f"the activation {shape.hidden_act}": shape.hidden_act != "silu",
+    }
+    found = [name for name, present in extras.items() if present]
+    if found:
+        raise ValueError(f"the wafer runs decoders like Llama, this model has {', '.join(found)}")
+
+
+def require_shapes(shape: DecoderShape, weights: DecoderWeights) -> None:
+    """Raises ValueError for a parameter whose sides are not those of ``shape``."""
+    hidden, wide = shape.hidden_size, shape.intermediate_size
+    queries, keys = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
+    expected = {
+        "norm1": (hidden,),
+        "query": (queries, hidden),
+        "key": (keys, hidden),
+        "value": (keys, hidden),
+        "output": (hidden, queries),
+        "norm2": (hidden,),
+        "gate": (wide, hidden),
+        "up": (wide, hidden),
+        "down": (hidden, wide),
+    }
+    whole = {
+        "embedding": (shape.vocab_size, hidden),
+        "head": (shape.vocab_size, hidden),
+        "norm": (hidden,),
+        "rope_frequencies": (shape.head_dim // 2,),
+    }
+    if len(weights.layers) != shape.num_layers:
+        raise ValueError(f"the model has {shape.num_layers} layers, weights are of {len(weights.layers)}")
+    found = [(name, getattr(weights, name), sides) for name, sides in whole.items()]
+    for number, layer in enumerate(weights.layers):
+        found += [
+            (f"layer {number}'s {name}", getattr(layer, name), sides) for name, sides in expected.items()
+        ]
+    for name, array, sides in found:
+        if array.shape != sides:
+            raise ValueError(f"{name} must be {list(sides)}, got {list(array.shape)}")
