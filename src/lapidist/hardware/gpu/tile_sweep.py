@@ -4,6 +4,7 @@ The kernel gives each thread one element of a T x T tile of the output and stage
 shared memory: T sets the threads of a block, its shared memory (``2 T^2`` floats) and the arithmetic per loaded word.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -76,7 +77,7 @@ def tile_sweep(naive: pd.DataFrame, compute_capability: str = "8.9", reference: 
     return rows
 
 
-def published_claims(rows: list[TileRow]) -> dict[str, dict[str, Any]]:
+def published_claims(rows: Sequence[TileRow]) -> dict[str, dict[str, Any]]:
     """What the data say to the study's three claims about tile size (Liu and Halim, arXiv 2411.16954)."""
     by_tile = {row.tile: row for row in rows}
     smaller = [row for row in rows if row.tile < 16]
@@ -101,6 +102,6 @@ def published_claims(rows: list[TileRow]) -> dict[str, dict[str, Any]]:
     }
 
 
-def to_json(rows: list[TileRow]) -> list[dict[str, Any]]:
+def tile_rows(rows: Sequence[TileRow]) -> list[dict[str, Any]]:
     """Plain dictionaries."""
     return [asdict(row) for row in rows]
