@@ -21,6 +21,7 @@ from lapidist.quantization.recipe import RECIPES, Recipe, load_recipe
 
 COMPARED = (
     "qoq-g128",
+    "qoq-g128-unclipped",
     "qoq-channel",
     "rtn-w4a8kv4-g128",
     "rtn-w4a8kv4-channel",
@@ -41,7 +42,8 @@ LEFT_OUT: dict[str, dict[str, Any]] = {
     "output_smoothing": {"output_smoothing": None},
     "attention_smoothing": {"attention_smoothing": None},
     "reordering": {"reordering": False},
-    "gptq": {"weights": {"bits": 4, "group_size": 128}},
+    "gptq": {"weights": {"bits": 4, "group_size": 128, "clip": True}},
+    "clipping": {"weights": {"bits": 4, "group_size": 128, "rounding": "gptq"}},
     "head of 8 bits": {"lm_head": {"bits": 16}},
 }
 
@@ -59,7 +61,7 @@ PATH: tuple[tuple[str, dict[str, Any]], ...] = (
     ("progressive groups", _GROUPS),
     ("reordering", {"reordering": True}),
     ("output_smoothing", {"output_smoothing": {"alpha": 0.3, "beta": 0.7}}),
-    ("GPTQ", {"weights": {"bits": 4, "group_size": 128, "rounding": "gptq"}}),
+    ("GPTQ", {"weights": {"bits": 4, "group_size": 128, "clip": True, "rounding": "gptq"}}),
 )
 
 

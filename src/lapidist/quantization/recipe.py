@@ -167,15 +167,16 @@ _QOQ: dict[str, Any] = {
 _W4A8KV4: dict[str, Any] = {"lm_head": {"bits": 8}, "activations": 8, "kv_cache": 4}
 
 _QOQ_GROUPS: dict[str, Any] = _QOQ | {
-    "weights": _GROUPS | {"rounding": "gptq"},
+    "weights": _GROUPS | {"rounding": "gptq", "clip": True},
     "reordering": True,
     "output_smoothing": {"alpha": 0.3, "beta": 0.7},
 }
 
-# qoq-g128 and qoq-channel as QoQ's authors have them: groups reordered and not clipped, channels the other way about.
+# QoQ's authors clip channels and do not reorder them, and the other way about with groups: qoq-g128-unclipped. Clipped
+# groups lose less.
 RECIPES: dict[str, dict[str, Any]] = {
     "qoq-g128": _QOQ_GROUPS,
-    "qoq-g128-clip": _QOQ_GROUPS | {"weights": _QOQ_GROUPS["weights"] | {"clip": True}},
+    "qoq-g128-unclipped": _QOQ_GROUPS | {"weights": _GROUPS | {"rounding": "gptq"}},
     "qoq-channel": _QOQ
     | {
         "weights": {"bits": 4, "rounding": "gptq", "clip": True},
