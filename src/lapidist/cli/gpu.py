@@ -2,6 +2,7 @@
 
 import typer
 
+from lapidist.cli.gpu_measure import measure
 from lapidist.cli.gpu_occupancy import occupancy
 from lapidist.cli.gpu_reproduce import reproduce
 
@@ -13,5 +14,6 @@ def _gpu() -> None:
     """Predict time, power and energy of operators on GPUs."""
 
 
+gpu.command()(measure)
 gpu.command()(occupancy)
 gpu.command()(reproduce)
