@@ -2,6 +2,7 @@
 
 import typer
 
+from lapidist.cli.eval_longbench import longbench
 from lapidist.cli.eval_needle import needle
 from lapidist.cli.eval_perplexity import perplexity
 from lapidist.cli.eval_quantization import quantization
@@ -15,6 +16,7 @@ def _evaluate() -> None:
     """Measure how good a model is, and what quantizing it cost."""
 
 
+evaluate.command()(longbench)
 evaluate.command()(needle)
 evaluate.command()(perplexity)
 evaluate.command()(quantization)

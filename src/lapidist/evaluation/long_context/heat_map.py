@@ -42,7 +42,8 @@ def plot_heat_maps(
     figure.suptitle(title, fontsize=11, parse_math=False)
     panels = list(figure.subplots(lines, abreast, squeeze=False, sharey=True).flat)
     for number, (axes, result) in enumerate(zip(panels, results, strict=False)):
-        image = _draw(axes, result)
+        image = _draw(axes, result.grid, result.rows, result.columns)
+        axes.set_title(f"{result.method.label}  {result.mean:.1%}", fontsize=9, parse_math=False)
         if number % abreast == 0:
             axes.set_ylabel(row_label)
         if number + abreast >= len(results):
@@ -50,27 +51,47 @@ def plot_heat_maps(
     for axes in panels[len(results) :]:
         axes.set_visible(False)
     figure.colorbar(image, ax=panels, label="score", shrink=0.9)
+    _save(figure, path)
+
+
+def plot_method_map(results: Sequence[MethodResult], path: Path, title: str) -> None:
+    """Methods by column, means over the rows, in one panel.
+
+    Raises
+    ------
+    OSError : the file cannot be written.
+    """
+    grid = np.array([result.grid.mean(0) for result in results])
+    labels = [f"{result.method.label}  {result.mean:.1%}" for result in results]
+    width = min(max(0.55 * grid.shape[1], 2.2), 12.0) + 0.085 * max(map(len, labels)) + 1.3
+    figure = Figure(figsize=(width, 0.35 * len(results) + 2.2), layout="constrained")
+    figure.suptitle(title, fontsize=11, parse_math=False)
+    axes = figure.subplots()
+    figure.colorbar(_draw(axes, grid, labels, results[0].columns), ax=axes, label="score")
+    _save(figure, path)
+
+
+def _draw(axes: Axes, grid: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> AxesImage:
+    image = axes.imshow(grid, vmin=0, vmax=1, cmap="viridis", aspect="auto")
+    axes.set_yticks(range(len(rows)), rows, fontsize=7, parse_math=False)
+    step = 1 if len(columns) <= _MOST_WRITTEN else math.ceil(len(columns) / _MOST_LABELS)
+    places = range(0, len(columns), step)
+    names = [_readable(columns[place]) for place in places]
+    axes.set_xticks(places, names, fontsize=7, rotation=45, ha="right", rotation_mode="anchor")
+    if len(columns) <= _MOST_WRITTEN:
+        for (row, column), value in np.ndenumerate(grid):
+            color = "black" if value > 0.6 else "white"
+            axes.text(column, row, f"{100 * value:.0f}", ha="center", va="center", fontsize=7, color=color)
+    return image
+
+
+def _save(figure: Figure, path: Path) -> None:
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         figure.savefig(temporary, dpi=150)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _draw(axes: Axes, result: MethodResult) -> AxesImage:
-    grid = result.grid
-    image = axes.imshow(grid, vmin=0, vmax=1, cmap="viridis", aspect="auto")
-    axes.set_title(f"{result.method.label}  {result.mean:.1%}", fontsize=9, parse_math=False)
-    axes.set_yticks(range(len(result.rows)), result.rows, fontsize=7)
-    step = math.ceil(len(result.columns) / _MOST_LABELS)
-    places = range(0, len(result.columns), step)
-    axes.set_xticks(places, [_readable(result.columns[place]) for place in places], fontsize=7, rotation=45)
-    if grid.shape[1] <= _MOST_WRITTEN:
-        for (row, column), value in np.ndenumerate(grid):
-            color = "black" if value > 0.6 else "white"
-            axes.text(column, row, f"{100 * value:.0f}", ha="center", va="center", fontsize=7, color=color)
-    return image
 
 
 def _readable(column: str) -> str:

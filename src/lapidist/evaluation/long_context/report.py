@@ -10,6 +10,8 @@ from rich.table import Table
 
 from lapidist.evaluation.long_context.result import Evaluation, MethodResult
 
+_WIDEST_LABEL = 24
+
 
 def print_methods(results: Sequence[MethodResult], console: Console, rows: str) -> None:
     """A line per method: mean, mean of each length, and share of the prompt kept. One method alone has a line per
@@ -32,16 +34,32 @@ def print_methods(results: Sequence[MethodResult], console: Console, rows: str) 
 
 
 def print_rows(results: Sequence[MethodResult], console: Console, rows: str) -> None:
-    """A line per row (task, depth), a column per method, means over the lengths."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column(rows, overflow="fold")
+    """A line per row (task, depth), a column per method, means over the lengths; several tables if one is too wide."""
+    names = results[0].rows
+    room = console.width - max(map(len, (*names, rows)))
+    group: list[MethodResult] = []
+    taken = 0
     for result in results:
-        table.add_column(result.method.label, justify="right", overflow="fold")
+        width = min(len(result.method.label), _WIDEST_LABEL) + 3
+        if group and taken + width > room:
+            console.print(_rows_table(group, rows))
+            group, taken = [], 0
+        group.append(result)
+        taken += width
+    console.print(_rows_table(group, rows))
+
+
+def _rows_table(results: Sequence[MethodResult], rows: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column(rows, no_wrap=True)
+    for result in results:
+        width = min(len(result.method.label), _WIDEST_LABEL)
+        table.add_column(result.method.label, justify="right", overflow="fold", min_width=width)
     for index, name in enumerate(results[0].rows):
         table.add_row(name, *_percent([result.grid[index].mean() for result in results]))
     table.add_section()
     table.add_row("mean", *_percent([result.mean for result in results]))
-    console.print(table)
+    return table
 
 
 def _percent(values: Sequence[float]) -> list[str]:
