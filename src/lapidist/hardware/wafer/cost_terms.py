@@ -31,6 +31,9 @@ T = TypeVar("T", float, Numbers)
 RING_HOPS = 2
 """Hops of a step on an interleaved ring; the calibrated cost of a step contains them."""
 
+VECTOR = 8
+"""Rows from which a product with nothing behind it runs as matrix product; fewer run one after the other."""
+
 # An interior core streams a vector in one pass; the root of a phase takes two, one for each side.
 PASSES_OF_A_PHASE, PASSES_OF_A_BROADCAST = 2, 1
 
@@ -157,8 +160,8 @@ def _rows(description: Description, runs: float) -> Iterator[Row]:
         if allreduce:
             yield _allreduce(allreduce, runs)
             allreduce = []
-        if isinstance(step, Multiply) and step.m == 1:
-            yield Local(times, 0, step.products * step.k, step.macs, 0)
+        if isinstance(step, Multiply) and step.m < VECTOR:
+            yield Local(times, 0, step.products * step.m * step.k, step.macs, 0)
         elif isinstance(step, Multiply):
             has_products_of_tiles = True
             yield _loop((step,), times, runs, description.element_bytes)

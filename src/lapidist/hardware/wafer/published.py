@@ -23,17 +23,20 @@ class PublishedModel:
     """Shape of a model in the paper."""
 
     name: str
-    layers: int
-    hidden: int
-    kv_width: int
-    intermediate: int
-    heads: int
-    kv_heads: int
-    vocabulary: int
+    num_layers: int
+    hidden_size: int
+    intermediate_size: int
+    num_heads: int
+    num_kv_heads: int
+    vocab_size: int
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden_size // self.num_heads
 
     @property
     def released_layer(self) -> ReleasedLayer:
-        return ReleasedLayer(self.hidden, self.intermediate)
+        return ReleasedLayer(self.hidden_size, self.intermediate_size)
 
 
 @cache
@@ -66,7 +69,7 @@ def table_3_measurements() -> list[Measurement]:
         Measurement(
             f"{name} prefill {cores}x{cores}",
             released_prefill_layer(published_models()[name].released_layer, table["tokens"], cores),
-            clock * table["tokens"] / (rate * published_models()[name].layers),
+            clock * table["tokens"] / (rate * published_models()[name].num_layers),
         )
         for name, row in table["rates"].items()
         for cores, rate in zip(table["grids"], row[SYSTEM], strict=True)
@@ -83,7 +86,7 @@ def table_4_measurements() -> list[Measurement]:
             released_decode_layer(
                 published_models()[name].released_layer, table["tokens"], cores, released_groups(cores)
             ),
-            clock / (rate * published_models()[name].layers),
+            clock / (rate * published_models()[name].num_layers),
         )
         for name, row in table["rates"].items()
         for cores, rate in zip(table["grids"], row[SYSTEM], strict=True)
