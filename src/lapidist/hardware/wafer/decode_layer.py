@@ -105,7 +105,7 @@ def decode_layer(plan: DecodePlan, layers: int = 1, element_bytes: int = 2) -> D
                 "split heads",
             ),
             *_append(plan),
-            *_attention(plan),
+            *decode_attention(plan),
             *_product(plan, "a", "wo", "attention out", "x", plan.attended, plan.hidden),
             Pointwise("add", ("x", "attention out"), ("x",), plan.batch * plan.hidden, "add"),
             *_normalize(plan, "norm2"),
@@ -178,7 +178,7 @@ def _append(plan: DecodePlan) -> tuple[Step, ...]:
     return (Wave(("keys", "values"), "occupancy", elements, Line("y", plan.rows)), append)
 
 
-def _attention(plan: DecodePlan) -> tuple[Step, ...]:
+def decode_attention(plan: DecodePlan) -> tuple[Step, ...]:
     """Scores are summed along x in each group of columns, the softmax and its product with V along y."""
     heads, tokens = plan.heads, plan.row_capacity
     products = plan.batch * heads.kv_heads
