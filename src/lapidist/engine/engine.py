@@ -187,7 +187,9 @@ class Engine:
         validate_against_vocabulary(params, self.config.vocab_size)
         tokens, plan = len(prompt_token_ids), None
         if params.prompt_filter is not None:
-            plan = plan_filter(params.prompt_filter, tokens, self.config, self.lengths)
+            plan = plan_filter(
+                params.prompt_filter, tokens, self.config, self.lengths, params.max_tokens or 1
+            )
         if plan is not None and plan.bypassed is None:
             # Of what the filter will make of it.
             room = plan.room(plan.kept, self.lengths)
@@ -343,8 +345,7 @@ class Engine:
         """The share of prompt filters in a step; returns the requests that failed."""
         queue = [(sequence, self._completions[sequence][0]) for sequence in self.scheduler.filtering]
         failed = []
-        # Who was first is to be admitted first.
-        for sequence, problem in reversed(self._filters.work(queue, tokens)):
+        for sequence, problem in self._filters.work(queue, tokens):
             if problem is None:
                 self.scheduler.filtered(sequence)
             else:

@@ -6,6 +6,7 @@ Continuous batching with chunked prefill (Orca, OSDI 2022; Sarathi-Serve, arXiv 
 
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from lapidist.engine.page_pool import PagePool
 from lapidist.engine.sequence import Sequence
@@ -61,7 +62,7 @@ class Scheduler:
 
     A sequence with a prompt filter begins in ``filtering``, where it holds no pages. Filters run in order of arrival
     and get at least half of what the decodes leave of a step, all of it while nothing else wants it. Once filtered,
-    the sequence is the next to be admitted.
+    the sequence waits for pages before all that arrived later.
 
     Parameters
     ----------
@@ -90,6 +91,7 @@ class Scheduler:
         self.filtering: deque[Sequence] = deque()
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []  # by admission: the last one is the first to be preempted
+        self.num_arrived = 0
         self.num_preemptions = 0
         self.prefix_queried_tokens = 0
         self.prefix_hit_tokens = 0
@@ -106,6 +108,9 @@ class Scheduler:
                 f"a sequence of {sequence.max_length} tokens does not fit in the KV cache of "
                 f"{self.pool.num_pages * self.pool.page_size} tokens"
             )
+        if not sequence.arrival:
+            self.num_arrived += 1
+            sequence.arrival = self.num_arrived
         queue = self.filtering if sequence.needs_filter else self.waiting
         if front:
             queue.appendleft(sequence)
@@ -113,9 +118,10 @@ class Scheduler:
             queue.append(sequence)
 
     def filtered(self, sequence: Sequence) -> None:
-        """A sequence's filter has ended: it waits for pages, before all others."""
+        """A sequence's filter has ended: it waits for pages, before all that arrived later."""
         self.filtering.remove(sequence)
-        self.waiting.appendleft(sequence)
+        earlier = sum(1 for _ in takewhile(lambda other: other.arrival < sequence.arrival, self.waiting))
+        self.waiting.insert(earlier, sequence)
 
     def remove(self, sequence: Sequence) -> None:
         """Forget a finished or aborted sequence and free its pages."""

@@ -30,6 +30,8 @@ class Sequence:
     num_cached_tokens: int = 0
     """Prompt tokens found in the prefix cache at the first admission."""
     num_preemptions: int = 0
+    arrival: int = 0
+    """Its number among all that arrived, from 1."""
     needs_filter: bool = False
     """Whether a prompt filter must run before the sequence can be admitted."""
     num_restored: int = 0

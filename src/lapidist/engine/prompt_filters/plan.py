@@ -64,14 +64,21 @@ class FilterPlan:
         return min(room, lengths.context - self.tokens) if self.keeps_positions else room
 
 
-def plan_filter(options: PromptFilter, tokens: int, config: ModelConfig, lengths: Lengths) -> FilterPlan:
+def plan_filter(
+    options: PromptFilter, tokens: int, config: ModelConfig, lengths: Lengths, to_generate: int = 1
+) -> FilterPlan:
     """
+    Parameters
+    ----------
+    tokens : of the prompt.
+    to_generate : tokens that the adaptive filter leaves room for, if it can.
+
     Raises
     ------
     InvalidRequestError : the model has no such layer, its attention does not allow the method, or the prompt is too
         long even for the filter.
     """
-    plan = _plan(options, tokens, config, lengths)
+    plan = _plan(options, tokens, config, lengths, to_generate)
     if tokens > lengths.context:
         raise InvalidRequestError(
             f"the prompt has {tokens} tokens and the model's context is {lengths.context}: a filter reads the whole "
@@ -90,14 +97,16 @@ def plan_filter(options: PromptFilter, tokens: int, config: ModelConfig, lengths
     return plan
 
 
-def _plan(options: PromptFilter, tokens: int, config: ModelConfig, lengths: Lengths) -> FilterPlan:
+def _plan(
+    options: PromptFilter, tokens: int, config: ModelConfig, lengths: Lengths, to_generate: int
+) -> FilterPlan:
     _check_attention(options, config)
     layer = _layer(options, config)
     if tokens < options.threshold:
         reason = f"the prompt is shorter than the threshold of {options.threshold} tokens"
         return FilterPlan(options, tokens, tokens, layer, reason)
     if isinstance(options, Adaptive):
-        return _plan_adaptive(options, tokens, config, lengths)
+        return _plan_adaptive(options, tokens, config, lengths, to_generate)
     kept = kept_tokens(_keep(options, config), tokens)
     if kept == tokens:
         return FilterPlan(options, tokens, kept, layer, "all tokens would be kept")
@@ -110,7 +119,9 @@ def _plan(options: PromptFilter, tokens: int, config: ModelConfig, lengths: Leng
     return FilterPlan(options, tokens, kept, layer, forecast_gain=forecast)
 
 
-def _plan_adaptive(options: Adaptive, tokens: int, config: ModelConfig, lengths: Lengths) -> FilterPlan:
+def _plan_adaptive(
+    options: Adaptive, tokens: int, config: ModelConfig, lengths: Lengths, to_generate: int
+) -> FilterPlan:
     keep = 0.5 if options.keep is None else options.keep
     fits_whole = tokens < lengths.cached
     most = kept_tokens(keep, tokens)
@@ -124,7 +135,8 @@ def _plan_adaptive(options: Adaptive, tokens: int, config: ModelConfig, lengths:
             else "all tokens would be kept"
         )
         return FilterPlan(options, tokens, tokens, None, reason, best)
-    return FilterPlan(options, tokens, min(most, lengths.cached - 1), can_be_plain=fits_whole)
+    fitting = max(lengths.cached - to_generate, min(least, lengths.cached - 1))
+    return FilterPlan(options, tokens, min(most, fitting), can_be_plain=fits_whole)
 
 
 def _keep(options: PromptFilter, config: ModelConfig) -> Keep:
