@@ -67,8 +67,8 @@ def _prefill_layouts(plan: PrefillPlan) -> Mapping[str, Layout]:
     return {
         "wq": skewed(hidden, _per_slot(heads.query_columns(), slots, plan.queries)),
         "wk": skewed(hidden, _per_slot(heads.key_columns(), slots, plan.keys)),
-        "wv": skewed(hidden, _per_slot(heads.value_columns(plan.group_slots_per_col), slots, plan.values)),
-        "wo": skewed(_per_slot(heads.output_rows(plan.group_slots_per_col), slots, plan.attended), hidden),
+        "wv": skewed(hidden, _per_slot(heads.value_columns(plan.value_slots_per_col), slots, plan.values)),
+        "wo": skewed(_per_slot(heads.output_rows(plan.value_slots_per_col), slots, plan.attended), hidden),
         "wgate": skewed(hidden, wide),
         "wup": skewed(hidden, wide),
         "wdown": skewed(wide, hidden),
@@ -123,8 +123,8 @@ def prefill_cache(plan: PrefillPlan) -> tuple[Layout, Layout]:
     """Of keys and values, ``[tokens, kv heads * head_dim]``, as :func:`cache_as_matrices` shapes their tiles."""
     tokens = blocks(plan.tokens, plan.group_slots, plan.group_slot_tokens)
     keys = plan.heads.key_columns().reshape(plan.cols, -1)
-    values = plan.heads.value_columns(plan.group_slots_per_col)
-    values = values.reshape(plan.cols * plan.group_slots_per_col, -1)
+    values = plan.heads.value_columns(plan.value_slots_per_col)
+    values = values.reshape(plan.cols * plan.value_slots_per_col, -1)
     return grid(tokens, keys), grid(tokens, values)
 
 

@@ -50,7 +50,8 @@ class Tile:
 class Multiply:
     """``out += a @ b``: each core multiplies ``products`` pairs of ``[m, k]`` and ``[k, n]`` tiles.
 
-    With ``transpose_b``, ``b`` lies as ``[n, k]``. Without ``accumulate`` the old ``out`` is forgotten.
+    With ``transpose_b``, ``b`` lies as ``[n, k]``. Without ``accumulate`` the old ``out`` is forgotten. If ``across``
+    is given, ``a`` lies in all slots of that line along x, ``b`` and ``out`` in its used ones.
     """
 
     a: str
@@ -62,6 +63,7 @@ class Multiply:
     products: int = 1
     transpose_b: bool = False
     accumulate: bool = True
+    across: Line | None = None
 
     @property
     def reads(self) -> tuple[str, ...]:

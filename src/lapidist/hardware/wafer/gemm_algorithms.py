@@ -104,7 +104,7 @@ def align(tile: str, elements: int, along: Line, across: Line, ring: RingKind = 
 
     ``elements`` are those of a tile in one slot of both lines.
     """
-    shift = Shift(tile, across.slots_per_core * elements, along, ring, skew=across)
+    shift = Shift(tile, across.used * elements, along, ring, skew=across)
     return Repeat(along.slots // 2, (shift,))
 
 
@@ -125,12 +125,13 @@ def compute_shift(
     """
     a, b, c = names
     m, k, n = tile
-    products = batch * across.slots_per_core * down.slots_per_core
+    products = batch * across.used * down.slots_per_core
+    partly = across if across.used < across.slots_per_core else None
     step = Together(
         (
-            Multiply(a, b, c, m, k, n, products),
+            Multiply(a, b, c, m, k, n, products, across=partly),
             Shift(a, down.slots_per_core * batch * m * k, across, ring),
-            Shift(b, across.slots_per_core * batch * k * n, down, ring),
+            Shift(b, across.used * batch * k * n, down, ring),
         )
     )
     return Repeat(across.slots, (step,))

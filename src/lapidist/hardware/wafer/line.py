@@ -23,17 +23,22 @@ class Line:
     slots : places of one line's data, a multiple of ``cores``; slot ``s`` lies on core ``s // (slots // cores)``.
         More slots than cores is how a mesh that is not square runs the algorithms of square meshes.
     groups : equal lines that follow one another along the axis, each for itself (attention heads).
+    used : slots of each core, counted from its first, in which a product's second factor and result lie; all if 0.
+        Where a matrix has fewer columns than a ring has slots, the other slots only pass the first factor on.
     """
 
     axis: Axis
     cores: int
     slots: int = 0
     groups: int = 1
+    used: int = 0
 
     def __post_init__(self) -> None:
         if self.slots == 0:
             object.__setattr__(self, "slots", self.cores)
-        if self.cores < 1 or self.groups < 1 or self.slots % self.cores:
+        if self.used == 0:
+            object.__setattr__(self, "used", max(1, self.slots // max(1, self.cores)))
+        if self.cores < 1 or self.groups < 1 or self.slots % self.cores or self.used > self.slots_per_core:
             raise ValueError(
                 f"a line needs at least one core, one group and whole slots a core, got {self.cores} cores, "
                 f"{self.groups} groups, {self.slots} slots"
@@ -42,6 +47,12 @@ class Line:
     @property
     def slots_per_core(self) -> int:
         return self.slots // self.cores
+
+    @property
+    def used_slots(self) -> Indices:
+        """Places of the used slots on one line; ``[cores * used]``."""
+        first = np.arange(self.cores)[:, None] * self.slots_per_core
+        return (first + np.arange(self.used)).ravel()
 
     @property
     def extent(self) -> int:

@@ -73,6 +73,11 @@ class PrefillPlan:
         return self.group_slots // self.heads.cores
 
     @property
+    def value_slots_per_col(self) -> int:
+        """Slots of a column in a group that hold dimensions of values; the others only pass scores on."""
+        return min(self.group_slots_per_col, self.heads.values())
+
+    @property
     def slot_tokens(self) -> int:
         return -(-self.tokens // self.slots)
 
@@ -109,17 +114,17 @@ class PrefillPlan:
 
     @property
     def values(self) -> int:
-        return self.slot_width(self.group_slots_per_col * self.heads.kv_heads * self.head_values)
+        return self.slot_width(self.value_slots_per_col * self.heads.kv_heads * self.head_values)
 
     @property
     def head_values(self) -> int:
         """Dimensions of a value head in a slot of a group."""
-        return self.heads.values(self.group_slots_per_col)
+        return self.heads.values(self.value_slots_per_col)
 
     @property
     def attended(self) -> int:
         heads = self.heads
-        per_col = self.group_slots_per_col * heads.kv_heads * heads.queries_per_kv * self.head_values
+        per_col = self.value_slots_per_col * heads.kv_heads * heads.queries_per_kv * self.head_values
         return self.slot_width(per_col)
 
 
@@ -155,7 +160,8 @@ def _down(plan: PrefillPlan) -> Line:
 
 
 def _group_across(plan: PrefillPlan) -> Line:
-    return Line("x", plan.heads.cores, plan.group_slots, plan.heads.groups)
+    heads = plan.heads
+    return Line("x", heads.cores, plan.group_slots, heads.groups, plan.value_slots_per_col)
 
 
 def _group_down(plan: PrefillPlan) -> Line:
@@ -284,7 +290,7 @@ def _tiles(plan: PrefillPlan, layers: int) -> dict[str, Tile]:
     hidden, wide = plan.hidden, plan.intermediate
     tokens = slots * plan.slot_tokens
     row_heads = heads.kv_heads * heads.queries_per_kv * plan.row_tokens
-    group_values = plan.group_slots_per_col * heads.kv_heads * plan.head_values
+    group_values = plan.value_slots_per_col * heads.kv_heads * plan.head_values
     weights = {
         "wq": hidden * plan.queries,
         "wk": hidden * plan.keys,

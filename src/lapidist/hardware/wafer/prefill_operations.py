@@ -84,9 +84,9 @@ class _Prefill:
         return np.ascontiguousarray(rotate(split, self.angles[:, :, :, None, :]).swapaxes(2, 3))
 
     def value_heads(self, v: Array) -> Array:
-        """``[group slots, groups * group slots, kv heads, tokens, values]``."""
+        """``[group slots, cols * value slots of one, kv heads, tokens, values]``."""
         plan = self.plan
-        split = self._to_groups(v, (plan.group_slots_per_col, self.heads.kv_heads, plan.head_values))
+        split = self._to_groups(v, (plan.value_slots_per_col, self.heads.kv_heads, plan.head_values))
         by_slot = split.transpose(0, 1, 3, 4, 2, 5)
         return np.ascontiguousarray(by_slot).reshape(plan.group_slots, -1, *by_slot.shape[3:])
 
@@ -114,7 +114,7 @@ class _Prefill:
         split = attended.reshape(
             plan.group_slots,
             plan.cols,
-            plan.group_slots_per_col,
+            plan.value_slots_per_col,
             heads.kv_heads,
             heads.queries_per_kv,
             plan.group_slot_tokens,

@@ -119,6 +119,8 @@ class Simulator:
 
     def _multiply(self, step: Multiply) -> None:
         a, b = self.tiles[step.a], self.tiles[step.b]
+        if step.across is not None:
+            a = a[:, _over_groups(step.across.used_slots, step.across.groups, step.across.slots)]
         if step.transpose_b:
             b = b.swapaxes(-1, -2)
         kind = self.accumulator or np.result_type(a, b)
@@ -155,7 +157,7 @@ class Simulator:
         """One turn of the lines that have not reached their skew yet, each in its own direction."""
         tile = self.tiles[step.tile]
         by_line = tile if step.axis == "x" else tile.swapaxes(0, 1)
-        turns = np.tile(alignment_turns(step.ring, across.slots), across.groups)
+        turns = np.tile(alignment_turns(step.ring, across.slots)[across.used_slots], across.groups)
         slot_bytes = self._slot_bytes(tile, step.line) // (len(turns) // across.extent)
         for direction in (1, -1):
             moving = np.flatnonzero(turns * direction > turn)
@@ -164,7 +166,7 @@ class Simulator:
             )
             by_line[moving] = by_line[moving][:, source]
             flows = ring_flows(step.ring, step.line.cores, step.line.slots, direction)
-            movers = np.bincount(moving // across.slots_per_core, minlength=across.extent)
+            movers = np.bincount(moving // across.used, minlength=across.extent)
             self._count(step.line, flows.sent, flows.received, slot_bytes * movers)
 
     def _reduce(self, step: Reduce) -> None:
@@ -186,13 +188,14 @@ class Simulator:
         block = ring_order(step.ring_kind, slots)[(position - turn) % slots]
         root = block // line.slots_per_core
         parts = partial.reshape(slots, line.groups, line.cores, *partial.shape[2:])
-        below = np.add.accumulate(parts, axis=2, dtype=parts.dtype)
-        above = np.add.accumulate(parts[:, :, ::-1], axis=2, dtype=parts.dtype)[:, :, ::-1]
         row = np.arange(slots)
         total = parts[row, :, root]
-        has_below, has_above = root > 0, root < line.cores - 1
-        total[has_below] += below[row, :, root - 1][has_below]
-        total[has_above] += above[row, :, np.minimum(root + 1, line.cores - 1)][has_above]
+        for chain in (range(line.cores), range(line.cores)[::-1]):
+            running = parts[:, :, chain[0]].copy()
+            for core in chain[1:]:
+                arrived = root == core
+                total[arrived] += running[arrived]
+                running += parts[:, :, core]
         if step.out not in self.tiles:
             self.tiles[step.out] = np.zeros(
                 (slots, line.groups * line.slots, *partial.shape[2:]), partial.dtype
@@ -271,7 +274,10 @@ class Simulator:
         occupancy[-1] -= top < self.rows - 1
         rows = np.arange(self.rows)
         entry_bytes = sum(int(self.tiles[name][0, 0, ..., 0, :].nbytes) for name in step.tiles)
-        sent, received = (rows > top).astype(np.int64), ((rows >= top) & (rows < self.rows - 1)).astype(np.int64)
+        sent, received = (
+            (rows > top).astype(np.int64),
+            ((rows >= top) & (rows < self.rows - 1)).astype(np.int64),
+        )
         self._count(step.line, sent, received, entry_bytes)
 
     def _cores_first(self, tile: Array, line: Line) -> Array:
