@@ -20,12 +20,18 @@ ROOMY = ServingSettings(num_pages=4096, max_num_seqs=8, max_num_batched_tokens=6
 
 
 def simulate(
-    trace: Trace, serving: ServingSettings = ROOMY, fast_forward: bool = True, speed: float = 1.0
+    trace: Trace,
+    serving: ServingSettings = ROOMY,
+    fast_forward: bool = True,
+    speed: float = 1.0,
+    concurrency: int | None = None,
 ) -> tuple[SimulationResult, list[Step]]:
     steps: list[Step] = []
     cost = TabledStepCost(Roofline(speed), TINY_SHAPE, BF16)
-    result = Simulation(trace, serving, cost, fast_forward=fast_forward, on_step=steps.append).run()
-    return result, steps
+    run = Simulation(
+        trace, serving, cost, concurrency=concurrency, fast_forward=fast_forward, on_step=steps.append
+    )
+    return run.run(), steps
 
 
 def by_the_second(trace: Trace, serving: ServingSettings = ROOMY) -> SimulationResult:
@@ -96,9 +102,13 @@ def test_nothing_is_lost(trace: Trace, serving: ServingSettings) -> None:
 
 
 @settings(max_examples=80, deadline=None)
-@given(traces, servings)
-def test_fast_forward_changes_nothing(trace: Trace, serving: ServingSettings) -> None:
-    (fast, fast_steps), (slow, slow_steps) = simulate(trace, serving), simulate(trace, serving, False)
+@given(traces, servings, st.sampled_from([None, 1, 3]))
+def test_fast_forward_changes_nothing(
+    trace: Trace, serving: ServingSettings, concurrency: int | None
+) -> None:
+    (fast, fast_steps), (slow, slow_steps) = (
+        simulate(trace, serving, fast_forward, concurrency=concurrency) for fast_forward in (True, False)
+    )
     assert [(step.sequences, step.logit_rows) for step in fast_steps] == [
         (step.sequences, step.logit_rows) for step in slow_steps
     ]
@@ -139,6 +149,20 @@ def test_a_request_that_never_fits_is_refused_and_the_others_are_served() -> Non
     result, _ = simulate(trace, replace(ROOMY, num_pages=8))
     assert "does not fit in the KV cache" in str(result.records[0].error)
     assert result.records[1].completed
+
+
+def test_clients_send_the_next_request_when_they_have_their_answer() -> None:
+    trace = tuple(TraceRequest(float(index), 4, length) for index, length in enumerate((3, 1, 2, 1)))
+    cost = ExactStepCost(Metronome(), TINY_SHAPE, BF16)
+    result = Simulation(trace, ROOMY, cost, concurrency=2).run()
+    assert [record.due_seconds for record in result.records] == [0, 0, 1, 3]
+    assert [record.chunk_seconds for record in result.records] == [[1, 2, 3], [1], [2, 3], [4]]
+    assert result.peak_running == 2
+
+
+def test_no_clients_are_refused() -> None:
+    with pytest.raises(ValueError, match="concurrency must be at least 1"):
+        Simulation((), ROOMY, ExactStepCost(Metronome(), TINY_SHAPE, BF16), concurrency=0)
 
 
 def test_an_unordered_trace_is_refused() -> None:

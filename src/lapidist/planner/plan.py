@@ -25,10 +25,18 @@ class Traffic:
     Attributes
     ----------
     rate : requests per second on average, for the report; None of an offline trace.
+    concurrency : so many clients in a closed loop; the trace's times are ignored.
     """
 
     trace: Trace
     rate: float | None
+    concurrency: int | None = None
+
+    @property
+    def label(self) -> str:
+        if self.concurrency is not None:
+            return f"{self.concurrency} clients"
+        return "offline" if self.rate is None else f"{self.rate:.3g}"
 
 
 @dataclass(frozen=True)
@@ -167,6 +175,7 @@ def _forecast(
         traffic.trace,
         serving,
         cost,
+        concurrency=traffic.concurrency,
         progress=lambda finished, total: progress(option.label, finished, total),
     ).run()
     metrics = summarize(result.records, result.duration_seconds, settings.objective)

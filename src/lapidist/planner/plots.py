@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -157,9 +156,8 @@ def _page(figure: Figure, forecasts: Sequence[Forecast], title: str) -> str:
 
 
 def _cells(forecast: Forecast) -> list[str]:
-    rate, price = forecast.traffic.rate, forecast.dollars_per_million_output_tokens
-    numbers: list[Any] = [
-        rate,
+    price = forecast.dollars_per_million_output_tokens
+    numbers = [
         _ttft_ms(forecast),
         _tpot_ms(forecast),
         forecast.metrics.output_tokens_per_second,
@@ -169,5 +167,6 @@ def _cells(forecast: Forecast) -> list[str]:
     return [
         _device(forecast),
         forecast.option.recipe.name,
+        forecast.traffic.label,
         *("-" if each is None else f"{each:.4g}" for each in numbers),
     ]

@@ -71,12 +71,11 @@ def _table(forecasts: Sequence[Forecast]) -> Table:
 def _cells(forecast: Forecast, has_objective: bool) -> list[str]:
     option, metrics = forecast.option, forecast.metrics
     price = forecast.dollars_per_million_output_tokens
-    rate = forecast.traffic.rate
     goodput = metrics.goodput_requests_per_second
     return [
         (f"{option.tensor_parallel} x " if option.tensor_parallel > 1 else "") + option.machine.name,
         option.recipe.name,
-        "offline" if rate is None else f"{rate:.3g}",
+        forecast.traffic.label,
         _percentiles(metrics.ttft, 1000),
         _percentiles(metrics.tpot, 1000),
         _percentiles(metrics.end_to_end, 1),
@@ -142,6 +141,7 @@ def _row(forecast: Forecast, is_on_front: bool) -> dict[str, Any]:
         **_option(forecast),
         "pareto": is_on_front,
         "requests_per_second_offered": forecast.traffic.rate,
+        "concurrency": forecast.traffic.concurrency,
         "metrics": asdict(forecast.metrics),
         "dollars_per_million_output_tokens": forecast.dollars_per_million_output_tokens,
         "dollars_per_million_tokens": forecast.dollars_per_million_tokens,

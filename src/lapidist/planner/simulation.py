@@ -5,6 +5,7 @@ operator times forecasts serving metrics well). A trace of lengths does not tell
 is found in the prefix cache unless ``shared_prefix`` says how much of every prompt is common to all.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -86,6 +87,8 @@ class Simulation:
     Parameters
     ----------
     cost : what each step takes.
+    concurrency : None takes every request at its time (open loop); a number lets so many clients send the next
+        request as soon as they have their answer (closed loop).
     fast_forward : take runs of equal decode steps at once; the result is the same.
     on_step : sees every step with its duration, for recordings and comparisons.
     """
@@ -96,13 +99,16 @@ class Simulation:
         settings: ServingSettings,
         cost: StepCost,
         *,
+        concurrency: int | None = None,
         fast_forward: bool = True,
         on_step: Callable[[Step], None] | None = None,
         progress: Progress = lambda finished, total: None,
     ) -> None:
         if any(later.arrival_seconds < earlier.arrival_seconds for earlier, later in pairwise(trace)):
             raise ValueError("the requests of a trace must be in order of arrival")
-        self._settings, self._cost = settings, cost
+        if concurrency is not None and concurrency < 1:
+            raise ValueError(f"concurrency must be at least 1, got {concurrency}")
+        self._settings, self._cost, self._concurrency = settings, cost, concurrency
         self._scheduler = settings.scheduler()
         self._fast_forward = fast_forward
         self._on_step = on_step
@@ -120,7 +126,7 @@ class Simulation:
         scheduler = self._scheduler
         while self._coming or scheduler.has_work():
             if not scheduler.has_work():
-                self._now = max(self._now, self._coming[0][1].arrival_seconds)
+                self._now = max(self._now, self._next_arrival())
             self._admit_arrivals()
             if scheduler.has_work() and not self._decode_run():
                 self._one_step()
@@ -130,9 +136,18 @@ class Simulation:
         result.prefix_hit_tokens = scheduler.prefix_hit_tokens
         return result
 
+    def _next_arrival(self) -> float:
+        """When the next request comes; in a closed loop when a client is free."""
+        if self._concurrency is None:
+            return self._coming[0][1].arrival_seconds
+        sent = len(self._result.records) - len(self._coming)
+        return self._now if sent - self._finished < self._concurrency else math.inf
+
     def _admit_arrivals(self) -> None:
-        while self._coming and self._coming[0][1].arrival_seconds <= self._now:
+        while self._coming and self._next_arrival() <= self._now:
             number, request = self._coming.popleft()
+            if self._concurrency is not None:
+                self._result.records[number].due_seconds = self._now
             shared = int(self._settings.shared_prefix * request.prompt_tokens)
             sequence = TraceSequence(number, request.prompt_tokens, request.output_tokens, shared)
             try:
@@ -174,9 +189,7 @@ class Simulation:
         ends = np.cumsum([self._now, *seconds])[1:]
         if self._coming and not scheduler.waiting:
             # The step under way ends before who arrives meanwhile is looked at.
-            steps = min(
-                steps, int(np.searchsorted(ends, self._coming[0][1].arrival_seconds, side="left")) + 1
-            )
+            steps = min(steps, int(np.searchsorted(ends, self._next_arrival(), side="left")) + 1)
         self._take(list(running), steps, ends[:steps].tolist(), seconds[:steps].tolist())
         self._book(steps, len(running), float(seconds[:steps].sum()), float(joules[:steps].sum()))
         return True
