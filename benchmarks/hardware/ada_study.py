@@ -2,8 +2,8 @@
 
     python -m benchmarks.hardware.ada_study ../shared/data/gemm_predictor
 
-Writes every model's accuracy under every split to ``results/ada_study.json``. The measurements have no licence and are no
-part of the repository.
+Writes every model's accuracy under every split to ``results/ada_study.json``. The measurements have no licence and are
+no part of the repository.
 """
 
 import argparse

@@ -65,8 +65,8 @@ def sentences(study: AdaStudy) -> list[str]:
         f"{bit.median_ape:.2%}; the published model reaches {forest.r2:.3f} and {forest.median_ape:.2%}.",
         f"Our 90 % interval holds {coverage['coverage']:.0%} of the unseen shapes' times; a run repeats within "
         f"{facts['repeatability_median']:.2%} (median).",
-        f"16 x 16 {'is' if claims['16 x 16 is the best tile']['holds'] else 'is not'} the tile that takes least time and "
-        f"least energy. From 8 to 16 the best shape gains {faster['largest_from_8_to_16']:.2f} times, the mean "
+        f"16 x 16 {'is' if claims['16 x 16 is the best tile']['holds'] else 'is not'} the tile that takes least time "
+        f"and least energy. From 8 to 16 the best shape gains {faster['largest_from_8_to_16']:.2f} times, the mean "
         f"{faster['typical_from_8_to_16']:.2f}.",
         "The 22 % less power does not come out of the data: 16 x 16 draws "
         + ", ".join(f"{saving:.0%} less than {tile} x {tile}" for tile, saving in saved)
