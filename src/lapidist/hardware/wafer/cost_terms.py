@@ -32,7 +32,7 @@ RING_HOPS = 2
 """Hops of a step on an interleaved ring; the calibrated cost of a step contains them."""
 
 VECTOR = 8
-"""Rows from which a product with nothing behind it runs as matrix product; fewer run one after the other."""
+"""Rows from which a product outside loops runs as one of matrices; fewer are vectors, one after the other."""
 
 # An interior core streams a vector in one pass; the root of a phase takes two, one for each side.
 PASSES_OF_A_PHASE, PASSES_OF_A_BROADCAST = 2, 1
@@ -160,7 +160,7 @@ def _rows(description: Description, runs: float) -> Iterator[Row]:
         if allreduce:
             yield _allreduce(allreduce, runs)
             allreduce = []
-        if isinstance(step, Multiply) and step.m < VECTOR:
+        if isinstance(step, Multiply) and step.m < VECTOR and repetitions == 1:
             yield Local(times, 0, step.products * step.m * step.k, step.macs, 0)
         elif isinstance(step, Multiply):
             has_products_of_tiles = True
