@@ -21,6 +21,33 @@ from lapidist.hardware.wafer.simulator import Simulator, Traffic
 
 
 @dataclass(frozen=True)
+class Problem:
+    """A product with its factors placed: ready to be simulated or run on ranks.
+
+    Attributes
+    ----------
+    tiles : factors by name, ``[y slots, x slots, *tile]``.
+    output : the name of the result.
+    size : rows and columns of the result.
+    shared : axis along which all cores end with the same result, None if each holds a part.
+    """
+
+    description: Description
+    tiles: dict[str, Array]
+    output: str
+    size: tuple[int, int]
+    shared: Axis | None = None
+
+    def collect(self, tiles: Array) -> Array:
+        """The result ``[m, n]`` from its tiles on the mesh."""
+        if self.shared == "y":
+            tiles = tiles[:1]
+        elif self.shared == "x":
+            tiles = tiles[:, :1].swapaxes(0, 1)
+        return from_tiles(tiles, *self.size)
+
+
+@dataclass(frozen=True)
 class MeshResult:
     """A product and how the mesh came by it.
 
@@ -35,6 +62,57 @@ class MeshResult:
     description: Description
     summary: Summary
     traffic: Traffic
+
+
+def gemm_problem(rows: int, cols: int, algorithm: GEMMAlgorithm, a: Array, b: Array) -> Problem:
+    """``a [m, k] @ b [k, n]`` by the named algorithm.
+
+    Raises
+    ------
+    ValueError : the factors do not fit together, or the algorithm is unknown.
+    """
+    shape = _shape(a, b)
+    description = gemm_description(algorithm, shape, rows, cols, a.dtype.itemsize)
+    slots = description.parameters["slots"]
+    if algorithm in ("meshgemm", "cannon"):
+        ring: RingKind = "interleaved" if algorithm == "meshgemm" else "cyclic"
+        tiles = {"a": to_tiles(a, slots, slots), "b": skew_rows(to_tiles(b, slots, slots), ring)}
+    else:
+        tiles = {"a": to_tiles(a, rows, slots), "b": to_tiles(b, slots, cols)}
+    return Problem(description, tiles, "c", (shape.m, shape.n))
+
+
+def gemm_transposed_problem(rows: int, cols: int, a: Array, b: Array) -> Problem:
+    """``a [m, k] @ b [n, k].T`` by MeshGEMM-T; raises ValueError as :func:`gemm_problem` does."""
+    shape = _shape(a, b.T)
+    description = mesh_gemm_transposed(shape, rows, cols, a.dtype.itemsize)
+    slots = description.parameters["slots"]
+    tiles = {"a": to_tiles(a, slots, cols), "b": to_tiles(b, slots, cols)}
+    return Problem(description, tiles, "c", (shape.m, shape.n))
+
+
+def gemv_problem(
+    rows: int,
+    cols: int,
+    x: Array,
+    w: Array,
+    algorithm: AllReduceAlgorithm = "ktree",
+    phases: int = 2,
+    groups: int | None = None,
+    contract: Axis = "y",
+) -> Problem:
+    """``x [batch, k] @ w [k, n]`` by MeshGEMV; raises ValueError as :func:`gemm_problem` does."""
+    shape = _shape(x, w)
+    description = mesh_gemv(
+        shape.k, shape.n, rows, cols, algorithm, phases, groups, contract, shape.m, x.dtype.itemsize
+    )
+    if contract == "y":
+        placed = to_tiles(x, 1, rows).swapaxes(0, 1).repeat(cols, axis=1)
+        weights = to_tiles(w, rows, cols)
+    else:
+        placed = to_tiles(x, 1, cols).repeat(rows, axis=0)
+        weights = to_tiles(w, cols, rows).swapaxes(0, 1)
+    return Problem(description, {"x": placed, "w": weights}, "y", (shape.m, shape.n), contract)
 
 
 def run_gemm(
@@ -56,25 +134,13 @@ def run_gemm(
     ------
     ValueError : the shapes do not fit together, the algorithm is unknown, or a core cannot hold its part.
     """
-    description = gemm_description(algorithm, _shape(a, b), mesh.rows, mesh.cols, a.dtype.itemsize)
-    summary = mesh.admit(description, routes=refuse_routes)
-    slots = description.parameters["slots"]
-    if algorithm in ("meshgemm", "cannon"):
-        ring: RingKind = "interleaved" if algorithm == "meshgemm" else "cyclic"
-        tiles = {"a": to_tiles(a, slots, slots), "b": skew_rows(to_tiles(b, slots, slots), ring)}
-    else:
-        tiles = {"a": to_tiles(a, mesh.rows, slots), "b": to_tiles(b, slots, mesh.cols)}
-    return _run(mesh, description, summary, tiles, "c", (a.shape[0], b.shape[1]), accumulator)
+    problem = gemm_problem(mesh.rows, mesh.cols, algorithm, a, b)
+    return simulate(mesh, problem, accumulator, refuse_routes)
 
 
 def run_gemm_transposed(mesh: Mesh, a: Array, b: Array, accumulator: DTypeLike | None = None) -> MeshResult:
     """``a [m, k] @ b [n, k].T`` by MeshGEMM-T; raises ValueError as :func:`run_gemm` does."""
-    shape = _shape(a, b.T)
-    description = mesh_gemm_transposed(shape, mesh.rows, mesh.cols, a.dtype.itemsize)
-    summary = mesh.admit(description)
-    slots = description.parameters["slots"]
-    tiles = {"a": to_tiles(a, slots, mesh.cols), "b": to_tiles(b, slots, mesh.cols)}
-    return _run(mesh, description, summary, tiles, "c", (shape.m, shape.n), accumulator)
+    return simulate(mesh, gemm_transposed_problem(mesh.rows, mesh.cols, a, b), accumulator)
 
 
 def run_gemv(
@@ -91,37 +157,19 @@ def run_gemv(
 
     The result's ``tiles`` are ``[rows, cols, batch, tile_n]``, alike along the contracted axis.
     """
-    shape = _shape(x, w)
-    description = mesh_gemv(
-        shape.k, shape.n, mesh.rows, mesh.cols, algorithm, phases, groups, contract, shape.m, x.dtype.itemsize
-    )
-    summary = mesh.admit(description)
-    if contract == "y":
-        placed = to_tiles(x, 1, mesh.rows).swapaxes(0, 1).repeat(mesh.cols, axis=1)
-        weights = to_tiles(w, mesh.rows, mesh.cols)
-    else:
-        placed = to_tiles(x, 1, mesh.cols).repeat(mesh.rows, axis=0)
-        weights = to_tiles(w, mesh.cols, mesh.rows).swapaxes(0, 1)
-    simulator = Simulator(mesh.rows, mesh.cols, {"x": placed, "w": weights}, accumulator=accumulator)
-    simulator.run(description)
-    tiles = simulator.tiles["y"]
-    line = tiles[:1] if contract == "y" else tiles[:, :1].swapaxes(0, 1)
-    return MeshResult(from_tiles(line, shape.m, shape.n), tiles, description, summary, simulator.traffic)
+    problem = gemv_problem(mesh.rows, mesh.cols, x, w, algorithm, phases, groups, contract)
+    return simulate(mesh, problem, accumulator)
 
 
-def _run(
-    mesh: Mesh,
-    description: Description,
-    summary: Summary,
-    tiles: dict[str, Array],
-    output: str,
-    size: tuple[int, int],
-    accumulator: DTypeLike | None,
+def simulate(
+    mesh: Mesh, problem: Problem, accumulator: DTypeLike | None = None, refuse_routes: bool = True
 ) -> MeshResult:
-    simulator = Simulator(mesh.rows, mesh.cols, tiles, accumulator=accumulator)
-    simulator.run(description)
-    result = simulator.tiles[output]
-    return MeshResult(from_tiles(result, *size), result, description, summary, simulator.traffic)
+    """Run a placed product on ``mesh``; raises ValueError if a core cannot hold its part."""
+    summary = mesh.admit(problem.description, routes=refuse_routes)
+    simulator = Simulator(mesh.rows, mesh.cols, dict(problem.tiles), accumulator=accumulator)
+    simulator.run(problem.description)
+    tiles = simulator.tiles[problem.output]
+    return MeshResult(problem.collect(tiles), tiles, problem.description, summary, simulator.traffic)
 
 
 def _shape(a: Array, b: Array) -> GEMMShape:
