@@ -144,8 +144,7 @@ def mesh_gemm_transposed(shape: GEMMShape, rows: int, cols: int, element_bytes: 
     summed along x to the column that C's block belongs to.
     """
     slots = lcm(rows, cols)
-    across, down = Line("x", cols), Line("y", rows, slots)
-    targets = Line("x", cols, slots)
+    down, targets = Line("y", rows, slots), Line("x", cols, slots)
     m, n, k = _ceil(shape.m, slots), _ceil(shape.n, slots), _ceil(shape.k, cols)
     per_core = down.slots_per_core
     step = Together(
@@ -167,7 +166,7 @@ def mesh_gemm_transposed(shape: GEMMShape, rows: int, cols: int, element_bytes: 
         },
         (Repeat(slots, (step,)),),
         element_bytes,
-        {"slots": slots, "tile_m": m, "tile_k": k, "tile_n": n, "lines": across.extent},
+        {"slots": slots, "tile_m": m, "tile_k": k, "tile_n": n},
     )
 
 

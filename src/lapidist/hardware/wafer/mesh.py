@@ -1,6 +1,5 @@
 """A rectangle of a device's cores, and whether an algorithm fits on it: memory (M) and routes (R) of every core."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,7 +87,3 @@ class Mesh:
             along = np.tile(step.router_elements, step.line.groups) * times
             load += along[:, None] if step.axis == "y" else along[None, :]
         return load * description.element_bytes
-
-    def memory_by_tile(self, description: Description) -> Mapping[str, int]:
-        """Bytes of each tensor on one core, without buffers of steps."""
-        return {name: tile.elements * description.element_bytes for name, tile in description.tiles.items()}
