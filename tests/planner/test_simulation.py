@@ -160,6 +160,17 @@ def test_clients_send_the_next_request_when_they_have_their_answer() -> None:
     assert result.peak_running == 2
 
 
+def test_a_request_takes_its_time_to_be_seen() -> None:
+    serving = replace(ROOMY, request_seconds=0.25)
+    cost = ExactStepCost(Metronome(), TINY_SHAPE, BF16)
+    trace = (TraceRequest(1.0, 4, 2), TraceRequest(1.5, 4, 1))
+    open_loop = Simulation(trace, serving, cost).run()
+    assert [record.chunk_seconds for record in open_loop.records] == [[2.25, 3.25], [3.25]]
+    closed_loop = Simulation(trace, serving, cost, concurrency=1).run()
+    assert [record.due_seconds for record in closed_loop.records] == [0, 2.25]
+    assert closed_loop.records[1].chunk_seconds == [3.5]
+
+
 def test_no_clients_are_refused() -> None:
     with pytest.raises(ValueError, match="concurrency must be at least 1"):
         Simulation((), ROOMY, ExactStepCost(Metronome(), TINY_SHAPE, BF16), concurrency=0)

@@ -15,6 +15,7 @@ class Machine:
     dollars_per_hour : of one device; None where nobody said.
     idle_watts : what one device draws while it waits for requests.
     price_source : where the price comes from.
+    request_seconds : once per request before the scheduler sees it.
     """
 
     hardware: Hardware
@@ -22,6 +23,7 @@ class Machine:
     dollars_per_hour: float | None = None
     idle_watts: float = 0.0
     price_source: str | None = None
+    request_seconds: float = 0.0
 
     @property
     def name(self) -> str:

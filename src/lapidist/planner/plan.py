@@ -170,6 +170,7 @@ def _forecast(
         settings.max_num_seqs,
         settings.max_num_batched_tokens,
         shared_prefix=settings.shared_prefix,
+        request_seconds=option.machine.request_seconds,
     )
     result = Simulation(
         traffic.trace,

@@ -36,6 +36,11 @@ def print_plan(forecasts: Sequence[Forecast], refusals: Sequence[Refusal], conso
     if forecasts:
         console.print(_table(forecasts))
         console.print("* no other option is better in price, TTFT and TPOT at once", style="dim")
+        if not any(each.result.prefix_hit_tokens for each in forecasts):
+            console.print(
+                "no prompt begins like another here: a trace of lengths does not tell, --shared-prefix does",
+                style="dim",
+            )
     for refusal in refusals:
         console.print(f"{refusal.option.label}: {refusal.reason}", style="yellow", markup=False)
     for label, notes in _notes(forecasts).items():

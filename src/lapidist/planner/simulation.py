@@ -34,6 +34,7 @@ class ServingSettings:
     ----------
     num_pages, page_size : of the KV cache.
     shared_prefix : share of every prompt, from its beginning, that all requests have in common; from 0 to 1.
+    request_seconds : from a request's arrival to the scheduler's seeing it: HTTP, tokenization.
     """
 
     num_pages: int
@@ -42,6 +43,7 @@ class ServingSettings:
     max_num_batched_tokens: int = 2048
     enable_prefix_caching: bool = True
     shared_prefix: float = 0.0
+    request_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.shared_prefix <= 1:
@@ -114,6 +116,7 @@ class Simulation:
         self._on_step = on_step
         self._progress, self._finished = progress, 0
         self._coming = deque(enumerate(trace))
+        self._free_clients = deque([0.0] * (concurrency or 0))  # since when
         self._now = 0.0
         # Nobody who waits can be admitted before a sequence finishes.
         self._is_closed = False
@@ -137,17 +140,19 @@ class Simulation:
         return result
 
     def _next_arrival(self) -> float:
-        """When the next request comes; in a closed loop when a client is free."""
+        """When the scheduler sees the next request; in a closed loop one comes when a client is free."""
+        return self._next_due() + self._settings.request_seconds
+
+    def _next_due(self) -> float:
         if self._concurrency is None:
             return self._coming[0][1].arrival_seconds
-        sent = len(self._result.records) - len(self._coming)
-        return self._now if sent - self._finished < self._concurrency else math.inf
+        return self._free_clients[0] if self._free_clients else math.inf
 
     def _admit_arrivals(self) -> None:
         while self._coming and self._next_arrival() <= self._now:
-            number, request = self._coming.popleft()
             if self._concurrency is not None:
-                self._result.records[number].due_seconds = self._now
+                self._result.records[self._coming[0][0]].due_seconds = self._free_clients.popleft()
+            number, request = self._coming.popleft()
             shared = int(self._settings.shared_prefix * request.prompt_tokens)
             sequence = TraceSequence(number, request.prompt_tokens, request.output_tokens, shared)
             try:
@@ -227,6 +232,8 @@ class Simulation:
 
     def _count_finished(self) -> None:
         self._finished += 1
+        if self._concurrency is not None:
+            self._free_clients.append(self._now)
         self._progress(self._finished, len(self._result.records))
 
 

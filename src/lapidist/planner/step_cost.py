@@ -34,6 +34,7 @@ _EXACT_TOKENS = 256  # up to here every number of tokens is asked for; kernels' 
 _TOKENS_PER_OCTAVE = 32
 _LENGTHS_PER_OCTAVE = 4
 _EXACT_BATCH = 16
+_LEAST_CHUNK = 2
 _BATCHES_PER_OCTAVE = 8
 
 
@@ -100,13 +101,9 @@ class TabledStepCost:
 
     def step(self, sequences: Sequence[SequenceStep], logit_rows: int) -> Cost:
         decodes = [sequence.kv_length for sequence in sequences if sequence.query_length == 1]
-        tokens = len(decodes)
-        seconds, joules = 0.0, 0.0
-        for sequence in sequences:
-            if sequence.query_length > 1:
-                tokens += sequence.query_length
-                own = self._prefill_cost(sequence)
-                seconds, joules = seconds + own[0], joules + own[1]
+        chunks = [sequence for sequence in sequences if sequence.query_length > 1]
+        seconds, joules = self._prefill_cost(chunks) if chunks else (0.0, 0.0)
+        tokens = len(decodes) + sum(chunk.query_length for chunk in chunks)
         self._seconds_by_part["prefill_attention"] += seconds
         fixed = self._fixed(tokens, logit_rows, steps=1)
         seconds, joules = seconds + fixed[0], joules + fixed[1]
@@ -136,17 +133,28 @@ class TabledStepCost:
             self._seconds_by_part[part] += steps * cost[0]
         return layers[0] + head[0] + self._overhead[0], layers[1] + head[1] + self._overhead[1]
 
-    def _prefill_cost(self, sequence: SequenceStep) -> Cost:
-        """Of one chunk's attention: between four points, whose sides are the query and the visible context."""
+    def _prefill_cost(self, chunks: Sequence[SequenceStep]) -> Cost:
+        """Of the chunks' attention; what even the smallest chunk costs is common to them all."""
+        costs = [self._chunk_cost(chunk) for chunk in chunks]
+        shared = len(chunks) - 1
+        common = [self._prefill(window, _LEAST_CHUNK, 0) for window in self._windows] if shared else []
+        seconds, joules = (
+            sum(cost[index] for cost in costs) - shared * sum(cost[index] for cost in common)
+            for index in range(2)
+        )
+        return seconds, joules
+
+    def _chunk_cost(self, chunk: SequenceStep) -> Cost:
+        """Of one chunk: between four points, whose sides are the query and the visible context."""
         seconds = joules = 0.0
         for window in self._windows:
-            past = sequence.kv_length - sequence.query_length
+            past = chunk.kv_length - chunk.query_length
             visible_past = past if window is None else min(past, window - 1)
 
             def at_query(query: int, past: int = visible_past, window: int | None = window) -> Cost:
                 return _along(length_grid(), past + 1, lambda one: self._prefill(window, query, one - 1))
 
-            own = _along(length_grid(), sequence.query_length, at_query)
+            own = _along(length_grid(), chunk.query_length, at_query)
             seconds, joules = seconds + own[0], joules + own[1]
         return seconds, joules
 
