@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lapidist.hardware.gpu.attention_law import AttentionShapes, lower_bound_seconds
-from lapidist.hardware.gpu.attention_phase import FittedPhase
+from lapidist.hardware.gpu.attention_phase import FittedPhase, Phase
 from lapidist.hardware.gpu.attention_store import BUNDLED, AttentionModels, FittedAttention, ModelKey
 from lapidist.hardware.gpu.data_sheet import DataSheet, load_data_sheet
 from lapidist.hardware.gpu.gemm_predictor import Prediction
@@ -59,8 +59,11 @@ class AttentionPredictor:
         window: ArrayLike = 0,
         compute_bytes: ArrayLike = 2,
         kv_bytes: ArrayLike = 2,
+        phase: Phase | None = None,
     ) -> Prediction:
-        """Times of one kernel over ``batch`` equal sequences; a query length of 1 is decoding. Arguments broadcast.
+        """Times of one kernel over ``batch`` equal sequences. Arguments broadcast.
+
+        Without ``phase`` a query length of 1 is decoding and any other prefill.
 
         ``kv_length`` includes the new tokens; ``heads`` and ``kv_heads`` are those of one rank; ``window`` 0 sees
         everything; ``compute_bytes`` is 1 for fp8 arithmetic; ``kv_bytes`` are those of one element of the cache.
@@ -80,20 +83,21 @@ class AttentionPredictor:
             compute_bytes,
             kv_bytes,
         )
-        return self.predict_shapes(AttentionShapes.of(*arguments))
+        return self.predict_shapes(AttentionShapes.of(*arguments), phase)
 
-    def predict_shapes(self, shapes: AttentionShapes) -> Prediction:
+    def predict_shapes(self, shapes: AttentionShapes, phase: Phase | None = None) -> Prediction:
+        """As :meth:`predict`, of shapes already checked."""
         shape = shapes.batch.shape
         flat = shapes.flat()
         seconds, width = np.empty(flat.batch.shape), np.empty(flat.batch.shape)
         doubtful = np.zeros(flat.batch.shape, dtype=bool)
         notes: list[str] = []
-        decoding = flat.query_length == 1
-        for phase, rows in ((self.fitted.decode, decoding), (self.fitted.prefill, ~decoding)):
+        decoding = flat.query_length == 1 if phase is None else np.full(flat.batch.shape, phase == "decode")
+        for fitted, rows in ((self.fitted.decode, decoding), (self.fitted.prefill, ~decoding)):
             if rows.any():
-                if phase is None:
+                if fitted is None:
                     raise ValueError(f"no attention of this phase was measured for {self.key.gpu}")
-                seconds[rows], width[rows], doubtful[rows] = self._phase(phase, flat.take(rows), notes)
+                seconds[rows], width[rows], doubtful[rows] = self._phase(fitted, flat.take(rows), notes)
         bound = lower_bound_seconds(flat, self.sheet)
         seconds = np.maximum(seconds, bound)
         if self.borrowed:

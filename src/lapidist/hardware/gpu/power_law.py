@@ -1,7 +1,7 @@
 """Board power of a running kernel from how busy it keeps tensor cores and memory; saturates at the power limit.
 
-``P = idle + (limit - idle) min(1, base + a u_tensor + b u_memory)``: a kernel that runs at all wakes the chip, and a chip
-at its limit lowers its clock instead of drawing more. Three of four long GEMMs on H200 sit there. The same law
+``P = idle + (limit - idle) min(1, base + a u_tensor + b u_memory)``: a kernel that runs at all wakes the chip, and a
+chip at its limit lowers its clock instead of drawing more. Three of four long GEMMs on H200 sit there. The same law
 with its own idle power and limit speaks for GPUs whose power nobody measured.
 """
 
