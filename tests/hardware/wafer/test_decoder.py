@@ -4,6 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from lapidist.hardware.wafer.decode_layer import decode_layer
@@ -15,6 +17,7 @@ from lapidist.hardware.wafer.mesh import Mesh
 from lapidist.hardware.wafer.prefill_layer import PrefillPlan, prefill_layer
 from lapidist.hardware.wafer.prefill_operations import prefill_operations
 from lapidist.hardware.wafer.simulator import Simulator
+from lapidist.kernels import reference
 from lapidist.models.load import load_decoder
 from tests.checkpoints import write_random_llama
 from tests.hardware.wafer.dense_decoder import SmallShape, dense_logits, random_weights
@@ -28,6 +31,30 @@ MQA = SmallShape(40, 72, num_heads=4, num_kv_heads=1, head_dim=10)
 NARROW = SmallShape(32, 48, num_heads=4, num_kv_heads=2, head_dim=4)
 PROMPT = [3, 14, 15, 92, 65, 35, 89, 79, 32, 38, 46, 26, 43, 38, 32, 79, 50]
 TOLERANCE = 1e-4
+
+
+def reference_logits(shape: SmallShape, weights: DecoderWeights, tokens: list[int]) -> np.ndarray:
+    """The same decoder by the operators of ``kernels.reference``; ``[tokens, vocab_size]``."""
+
+    def tensor(array: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(array).double()
+
+    x = tensor(weights.embedding[tokens])
+    angles = tensor(np.arange(len(tokens))[:, None] * weights.rope_frequencies)
+    for layer in weights.layers:
+        inner = reference.rms_norm(x, tensor(layer.norm1), weights.norm_eps)
+        query, key, value = (
+            reference.linear(inner, tensor(matrix)).view(len(tokens), -1, shape.head_dim)
+            for matrix in (layer.query, layer.key, layer.value)
+        )
+        query, key = reference.rope(query, angles), reference.rope(key, angles)
+        attended = reference.attention(query, key, value, shape.head_dim**-0.5).flatten(1)
+        x = x + reference.linear(attended, tensor(layer.output))
+        inner = reference.rms_norm(x, tensor(layer.norm2), weights.norm_eps)
+        gate = torch.nn.functional.silu(reference.linear(inner, tensor(layer.gate)))
+        x = x + reference.linear(gate * reference.linear(inner, tensor(layer.up)), tensor(layer.down))
+    x = reference.rms_norm(x, tensor(weights.norm), weights.norm_eps)
+    return reference.linear(x, tensor(weights.head)).numpy()
 
 
 def decoder(shape: SmallShape, prefill: tuple[int, int], decode: tuple[int, int], context: int, **options):
@@ -54,7 +81,7 @@ def decoder(shape: SmallShape, prefill: tuple[int, int], decode: tuple[int, int]
     ],
     ids=str,
 )
-def test_prefill_and_decode_against_dense(
+def test_prefill_and_decode_against_dense_and_reference_kernels(
     shape: SmallShape, meshes: tuple[tuple[int, int], tuple[int, int]]
 ) -> None:
     mesh, weights = decoder(shape, *meshes, context=32)
@@ -65,6 +92,39 @@ def test_prefill_and_decode_against_dense(
     expected = dense_logits(shape, weights, tokens)[len(PROMPT) - 1 :]
     assert expected.std() > 0.5, "logits this flat would prove nothing"
     assert np.abs(np.array(logits) - expected).max() <= TOLERANCE
+    by_kernels = reference_logits(shape, weights, tokens)[len(PROMPT) - 1 :]
+    assert np.abs(np.array(logits) - by_kernels).max() <= TOLERANCE
+
+
+@given(
+    shape=st.builds(
+        lambda groups, shared, half, hidden, wide: SmallShape(
+            hidden, wide, groups * shared, groups, 2 * half, num_layers=1, vocab_size=17
+        ),
+        groups=st.integers(1, 4),
+        shared=st.integers(1, 3),
+        half=st.integers(1, 6),
+        hidden=st.integers(5, 40),
+        wide=st.integers(3, 50),
+    ),
+    prefill=st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    decode=st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    prompt=st.lists(st.integers(0, 16), min_size=1, max_size=20),
+    phases=st.integers(1, 3),
+)
+@settings(max_examples=40, deadline=None)
+def test_any_shape_on_any_meshes(
+    shape: SmallShape,
+    prefill: tuple[int, int],
+    decode: tuple[int, int],
+    prompt: list[int],
+    phases: int,
+) -> None:
+    mesh, weights = decoder(shape, prefill, decode, len(prompt) + 2, phases=phases)
+    logits = [mesh.prefill(prompt), mesh.decode(3), mesh.decode(16)]
+    expected = dense_logits(shape, weights, [*prompt, 3, 16])[-3:]
+    assert np.abs(np.array(logits) - expected).max() <= TOLERANCE
+    assert mesh.occupancy.max() - mesh.occupancy.min() <= 1
 
 
 @pytest.mark.parametrize("shape", [GQA, MQA, NARROW], ids=["GQA", "MQA", "narrow heads"])
