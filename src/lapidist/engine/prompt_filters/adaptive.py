@@ -14,10 +14,17 @@ from lapidist.engine.prompt_filters.selection import select
 from lapidist.models.config import ModelConfig
 
 
-def layer_range(options: Adaptive, num_layers: int) -> range:
+def layer_range(options: Adaptive, config: ModelConfig) -> range:
     """Layers that may decide."""
-    last = min(num_layers - 1, num_layers * 19 // 32 if options.last_layer is None else options.last_layer)
-    first = num_layers // 4 if options.first_layer is None else options.first_layer
+    layers, calibrated = config.num_layers, config.prompt_filter
+    first, last = (
+        (layers // 4, layers * 19 // 32) if calibrated is None else (calibrated.layer, calibrated.layer + 2)
+    )
+    if options.first_layer is not None:
+        first = options.first_layer
+    if options.last_layer is not None:
+        last = options.last_layer
+    last = min(max(first, last) if options.last_layer is None else last, layers - 1)
     return range(min(first, last), last + 1)
 
 
@@ -32,28 +39,41 @@ def adaptive(
 ) -> Generator[int, None, KeptTokens]:
     """See ``Adaptive``; ``most`` tokens are kept at the most, or all if ``can_be_plain``."""
     config = layers.decoder.config
-    able = layer_range(options, config.num_layers)
+    able = layer_range(options, config)
     scores = torch.zeros(0)
     places = torch.zeros(0, dtype=torch.int64)
     previous: Tensor | None = None
     for layer in range(able.stop):
         tail = Tail(layers.tokens, options.window)
         yield from layers.run(layer, tail.observe)
-        if layer < able.start:
+        if layer < able.start - 1:
             continue
         window = tail.queries()
         weights = attention_scores(window, layers.keys(), config.attention_scale, config.attention_softcap)
-        scores = pooled(weights.sum(0) / (config.num_heads * len(window)), options.pool)
-        count = tokens_for_mass(scores, options, most)
-        places = select(scores, count, options.keep_first, options.keep_last)
-        if previous is not None and float(torch.isin(previous, places).float().mean()) >= options.agreement:
+        weights = weights.sum(0) / (config.num_heads * len(window))
+        scores = pooled(weights, options.pool)
+        places = select(scores, tokens_for_mass(scores, options, most), options.keep_first, options.keep_last)
+        middle = slice(options.keep_first, max(options.keep_first, layers.tokens - options.keep_last))
+        chosen = places[(places >= middle.start) & (places < middle.stop)]
+        has_settled = previous is not None and _agreement(previous, chosen, middle) >= options.agreement
+        if layer >= able.start and has_settled and float(weights[middle].sum()) >= options.reach:
             break
-        previous = places
+        previous = chosen
     forecast = adaptive_gain(config, layers.tokens, len(places), layer)
     if can_be_plain and forecast < options.gain:
         reason = f"keeping {len(places)} of {layers.tokens} tokens would gain {forecast:.2f}x"
         return KeptTokens(list(range(layers.tokens)), None, reason, layer, scores, forecast)
     return KeptTokens(places.tolist(), layer=layer, scores=scores, forecast_gain=forecast)
+
+
+def _agreement(previous: Tensor, chosen: Tensor, middle: slice) -> float:
+    """The share of the places ``previous`` that are ``chosen`` again, beyond what so many random ones would hit: 0 is
+    chance and 1 is all. Places of the ``middle`` of the prompt only."""
+    if len(previous) == 0:
+        return 0.0
+    again = float(torch.isin(previous, chosen).float().mean())
+    chance = len(chosen) / (middle.stop - middle.start)
+    return (again - chance) / (1 - chance) if chance < 1 else 0.0
 
 
 def tokens_for_mass(scores: Tensor, options: Adaptive, most: int) -> int:

@@ -63,29 +63,32 @@ class GemFilter:
 class Adaptive:
     """GemFilter that finds filter layer and number of tokens by itself, and runs plainly where filtering would not pay.
 
-    From the layer ``first_layer`` on, tokens are scored with attention weights of the last ``window`` queries (mean
-    over heads, averaged over ``pool`` neighbours). The first layer decides in which the tokens that hold ``mass`` of
-    all weight have settled: of those that the layer before would have kept, ``agreement`` are kept again (compare
-    arXiv 2601.07667). So many are kept, ``least`` at the least and ``keep`` at the most. The prompt is run
-    plainly if that is forecast to be less than ``gain`` times slower.
+    Tokens are scored with attention weights of the last ``window`` queries (mean over heads, averaged over ``pool``
+    neighbours), and as many are kept as hold ``mass`` of all weight: ``least`` at the least, ``keep`` at the most. The
+    first layer decides that looks into the prompt, with ``reach`` of its weight between the tokens that are kept in any
+    case, and whose choice there has settled: it repeats that of the layer before, with an ``agreement`` of 1 for all of
+    it and 0 for chance (compare arXiv 2601.07667). The prompt is run plainly if that is forecast to be less than
+    ``gain`` times slower.
 
     Parameters
     ----------
     keep : the most tokens, see ``Keep``; None is half of the prompt.
-    least : tokens that are kept in any case, first and last ones and the window included.
-    first_layer, last_layer : that may decide; None is a quarter, and 19/32, of the depth.
+    first_layer, last_layer : that may decide. None are the layer that ``lapidist calibrate-filter`` found and the
+        second after it, else a quarter and 19/32 of the depth.
+    keep_first, keep_last : so many tokens at either end are kept in any case.
     """
 
     method: ClassVar[Literal["adaptive"]] = "adaptive"
     keep: Keep = None
     least: int = 64
-    mass: float = 0.9
-    agreement: float = 0.7
+    mass: float = 0.8
+    reach: float = 0.25
+    agreement: float = 0.6
     gain: float = 1.1
     first_layer: int | None = None
     last_layer: int | None = None
     window: int = 8
-    pool: int = 5
+    pool: int = 15
     keep_first: int = 4
     keep_last: int = 32
     threshold: int = 0
@@ -232,7 +235,7 @@ _WHOLE = {
     "recent": (1, 2**31 - 1),
     "sinks": (0, 2**31 - 1),
 }
-_SHARES = ("mass", "agreement", "propagate")
+_SHARES = ("mass", "reach", "agreement", "propagate")
 _FLAGS = ("softmax", "explain")
 
 

@@ -125,7 +125,7 @@ def _plan_adaptive(
     keep = 0.5 if options.keep is None else options.keep
     fits_whole = tokens < lengths.cached
     most = kept_tokens(keep, tokens)
-    able = layer_range(options, config.num_layers)
+    able = layer_range(options, config)
     least = min(most, max(options.least, options.keep_first + options.keep_last))
     best = adaptive_gain(config, tokens, least, able.start)
     if fits_whole and (most == tokens or best < options.gain):

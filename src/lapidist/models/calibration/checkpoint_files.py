@@ -1,4 +1,4 @@
-"""Writing a calibrated softmax into a checkpoint: in place, or into a copy that shares the weights."""
+"""Writing what a calibration found into a checkpoint: in place, or into a copy that shares the weights."""
 
 import json
 import os
@@ -8,6 +8,8 @@ from typing import Any
 
 from lapidist.models.config import CONFIG_FILE, ModelConfig
 from lapidist.models.errors import CheckpointError
+from lapidist.models.filter_config import SECTION as FILTER_SECTION
+from lapidist.models.filter_config import FilterDefaults, filter_section
 from lapidist.models.json_file import read_json_object
 from lapidist.models.softmax_config import QUANT_METHOD, SECTION, SoftmaxConfig, softmax_section
 
@@ -34,14 +36,24 @@ def write_softmax(directory: Path, softmax: SoftmaxConfig) -> Path:
     return file
 
 
+def write_filter(directory: Path, defaults: FilterDefaults) -> Path:
+    """Set ``prompt_filter`` in ``config.json``; see ``write_softmax``."""
+    ModelConfig.from_directory(directory)
+    file = directory / CONFIG_FILE
+    config = read_json_object(file)
+    config[FILTER_SECTION] = filter_section(defaults)
+    _replace(file, config)
+    return file
+
+
 def has_softmax(directory: Path) -> bool:
     """Whether an earlier calibration is there."""
     quantization = read_json_object(directory / CONFIG_FILE).get("quantization_config")
     return isinstance(quantization, dict) and SECTION in quantization
 
 
-def copy_checkpoint(directory: Path, out: Path, softmax: SoftmaxConfig) -> Path:
-    """A copy of a checkpoint with ``softmax``; it appears complete or not at all.
+def copy_checkpoint(directory: Path, out: Path, found: SoftmaxConfig | FilterDefaults) -> Path:
+    """A copy of a checkpoint with what was ``found``; it appears complete or not at all.
 
     Weights are hard links where the file system allows it, and copies elsewhere: what the copy holds more is its
     ``config.json``. Hidden files are left out.
@@ -60,7 +72,10 @@ def copy_checkpoint(directory: Path, out: Path, softmax: SoftmaxConfig) -> Path:
         shutil.copytree(
             directory, temporary, ignore=shutil.ignore_patterns(".*"), copy_function=_link_weights
         )
-        write_softmax(temporary, softmax)
+        if isinstance(found, FilterDefaults):
+            write_filter(temporary, found)
+        else:
+            write_softmax(temporary, found)
         os.rename(temporary, out)
     except (OSError, shutil.Error) as error:
         raise CheckpointError(f"{out}: cannot be written ({_reason(error)})") from None
