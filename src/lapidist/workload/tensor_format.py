@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-NumberType = Literal["fp32", "bf16", "fp16", "fp8", "int8", "int4"]
+NumberType = Literal["fp32", "bf16", "fp16", "fp8", "fp4", "int8", "int4"]
 
-BITS: dict[NumberType, int] = {"fp32": 32, "bf16": 16, "fp16": 16, "fp8": 8, "int8": 8, "int4": 4}
+BITS: dict[NumberType, int] = {"fp32": 32, "bf16": 16, "fp16": 16, "fp8": 8, "fp4": 4, "int8": 8, "int4": 4}
 
 
 @dataclass(frozen=True)
