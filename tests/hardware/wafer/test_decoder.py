@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 from lapidist.hardware.wafer.decode_layer import decode_layer
 from lapidist.hardware.wafer.decoder import MeshDecoder
 from lapidist.hardware.wafer.decoder_layouts import matrices, parameters, prefill_hidden
-from lapidist.hardware.wafer.decoder_weights import DecoderWeights, LayerWeights
+from lapidist.hardware.wafer.decoder_weights import DecoderWeights, LayerWeights, checkpoint_weights
 from lapidist.hardware.wafer.device import load_device
 from lapidist.hardware.wafer.mesh import Mesh
 from lapidist.hardware.wafer.prefill_layer import PrefillPlan, prefill_layer
@@ -169,40 +169,15 @@ def test_sixty_four_greedy_tokens(shape: SmallShape, policy: str) -> None:
     assert mesh.tokens == len(PROMPT) + 63
 
 
-def llama_weights(directory: Path, theta: float) -> DecoderWeights:
-    """Of a checkpoint in the layout of Hugging Face."""
-    tensors = load_file(directory / "model.safetensors")
-    names = {
-        "norm1": "input_layernorm",
-        "query": "self_attn.q_proj",
-        "key": "self_attn.k_proj",
-        "value": "self_attn.v_proj",
-        "output": "self_attn.o_proj",
-        "norm2": "post_attention_layernorm",
-        "gate": "mlp.gate_proj",
-        "up": "mlp.up_proj",
-        "down": "mlp.down_proj",
-    }
-    layers = [
-        LayerWeights(**{ours: tensors[f"model.layers.{n}.{theirs}.weight"] for ours, theirs in names.items()})
-        for n in range(2)
-    ]
-    return DecoderWeights(
-        tensors["model.embed_tokens.weight"],
-        layers,
-        tensors["model.norm.weight"],
-        tensors["lm_head.weight"],
-        theta ** (-np.arange(8) / 8),
-        1e-6,
-    )
-
-
 def test_a_llama_checkpoint_as_our_own_models_run_it(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     directory = write_random_llama(tmp_path / "llama")
     model = load_decoder(directory)
-    weights = llama_weights(directory, model.config.rope.theta)
-    weights = replace(weights, norm_eps=model.config.norm_eps)
+    tensors = load_file(directory / "model.safetensors")
+    frequencies = model.config.rope.theta ** (-np.arange(8) / 8)
+    weights = checkpoint_weights(
+        model.config, lambda name, _: tensors[name], frequencies, model.config.norm_eps
+    )
     mesh = MeshDecoder(model.config, weights, Mesh(ROOMY, 4, 4), Mesh(ROOMY, 3, 3), context=90)
     logits = [mesh.prefill(PROMPT)]
     generated = [int(logits[0].argmax())]
@@ -215,6 +190,16 @@ def test_a_llama_checkpoint_as_our_own_models_run_it(tmp_path: Path) -> None:
     assert generated == theirs.argmax(axis=-1).tolist()
     assert theirs.std() > 0.5
     assert np.abs(np.array(logits) - theirs).max() <= TOLERANCE
+
+
+def test_generation_ends_behind_a_stop_token_and_reports_its_progress() -> None:
+    mesh, _ = decoder(GQA, (4, 4), (4, 4), context=40)
+    free = mesh.generate(PROMPT, 6)
+    seen: list[tuple[str, int, int]] = []
+    stopped = mesh.generate(PROMPT, 6, stop={free[2]}, progress=lambda *state: seen.append(state))
+    assert stopped == free[: free.index(free[2]) + 1]
+    assert seen[:2] == [("prefill, layer by layer", 0, 2), ("prefill, layer by layer", 1, 2)]
+    assert seen[2:] == [("decode, token by token", done, 6) for done in range(len(stopped))]
 
 
 def test_shifting_keeps_rows_even_and_tokens_in_order() -> None:

@@ -3,7 +3,7 @@
 Embedding rows come from the host; output logits go there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -30,6 +30,9 @@ from lapidist.hardware.wafer.prefill_operations import prefill_operations
 from lapidist.hardware.wafer.ring import Indices
 from lapidist.hardware.wafer.simulator import Simulator, Traffic
 from lapidist.workload.lowering import DecoderShape
+
+Progress = Callable[[str, int, int], None]
+"""Told what is being done, how much of it is done, and all."""
 
 
 class MeshDecoder:
@@ -81,7 +84,7 @@ class MeshDecoder:
         self.tokens = 0
         self.relayout_traffic: list[Traffic] = []
 
-    def prefill(self, tokens: Sequence[int]) -> Array:
+    def prefill(self, tokens: Sequence[int], progress: Progress = lambda *_: None) -> Array:
         """Run a prompt, move its cache and the weights to the decode mesh; logits of the last token, ``[vocab_size]``.
 
         Raises
@@ -98,7 +101,8 @@ class MeshDecoder:
         hidden = prefill_hidden(plan)
         x = hidden.place(self._embed(tokens))
         self._decode_tiles, self.relayout_traffic = [], []
-        for layer in self.weights.layers:
+        for number, layer in enumerate(self.weights.layers):
+            progress("prefill, layer by layer", number, len(self.weights.layers))
             placed = {
                 parameter.prefill_name: parameter.prefill.place(matrices(layer)[parameter.prefill_name])
                 for parameter in parameters(plan, self.plan)
@@ -131,12 +135,26 @@ class MeshDecoder:
         self.tokens += 1
         return self._logits(x)
 
-    def generate(self, prompt: Sequence[int], count: int) -> list[int]:
-        """``count`` greedy tokens behind ``prompt``; raises ValueError as :meth:`prefill` and :meth:`decode` do."""
+    def generate(
+        self,
+        prompt: Sequence[int],
+        count: int,
+        stop: Collection[int] = (),
+        progress: Progress = lambda *_: None,
+    ) -> list[int]:
+        """Up to ``count`` greedy tokens behind ``prompt``, the last one of ``stop`` if one comes.
+
+        Raises
+        ------
+        ValueError : as :meth:`prefill` and :meth:`decode` do.
+        """
         generated: list[int] = []
-        logits = self.prefill(prompt)
+        logits = self.prefill(prompt, progress)
         while len(generated) < count:
+            progress("decode, token by token", len(generated), count)
             generated.append(int(logits.argmax()))
+            if generated[-1] in stop:
+                break
             if len(generated) < count:
                 logits = self.decode(generated[-1])
         return generated

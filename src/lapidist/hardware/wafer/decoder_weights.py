@@ -1,6 +1,6 @@
 """A decoder's parameters as plain arrays, and what a mesh can run of the families there are."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lapidist.hardware.wafer.placement import Array
@@ -41,6 +41,51 @@ class DecoderWeights:
     norm_eps: float
 
 
+_NAMES = {
+    "norm1": "input_layernorm",
+    "query": "self_attn.q_proj",
+    "key": "self_attn.k_proj",
+    "value": "self_attn.v_proj",
+    "output": "self_attn.o_proj",
+    "norm2": "post_attention_layernorm",
+    "gate": "mlp.gate_proj",
+    "up": "mlp.up_proj",
+    "down": "mlp.down_proj",
+}
+"""Where a Hugging Face checkpoint has what :class:`LayerWeights` calls so."""
+
+
+def checkpoint_weights(
+    shape: DecoderShape,
+    tensor: Callable[[str, tuple[int, ...]], Array],
+    rope_frequencies: Array,
+    norm_eps: float,
+    tied: bool = False,
+) -> DecoderWeights:
+    """Parameters of a checkpoint in the layout of Hugging Face hubs.
+
+    Parameters
+    ----------
+    tensor : gives the tensor of a name that must have a shape.
+    tied : the embedding is the output head too.
+    """
+    sides = _layer_sides(shape)
+    layers = [
+        LayerWeights(
+            **{
+                ours: tensor(f"model.layers.{number}.{theirs}.weight", sides[ours])
+                for ours, theirs in _NAMES.items()
+            }
+        )
+        for number in range(shape.num_layers)
+    ]
+    vocabulary = (shape.vocab_size, shape.hidden_size)
+    embedding = tensor("model.embed_tokens.weight", vocabulary)
+    head = embedding if tied else tensor("lm_head.weight", vocabulary)
+    norm = tensor("model.norm.weight", (shape.hidden_size,))
+    return DecoderWeights(embedding, layers, norm, head, rope_frequencies, norm_eps)
+
+
 def require_plain_decoder(shape: DecoderShape) -> None:
     """A mesh runs Llama's layer: RMSNorm, RoPE, causal attention with shared heads, SiLU gate, no biases.
 
@@ -64,19 +109,7 @@ def require_plain_decoder(shape: DecoderShape) -> None:
 
 def require_shapes(shape: DecoderShape, weights: DecoderWeights) -> None:
     """Raises ValueError for a parameter whose sides are not those of ``shape``."""
-    hidden, wide = shape.hidden_size, shape.intermediate_size
-    queries, keys = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
-    expected = {
-        "norm1": (hidden,),
-        "query": (queries, hidden),
-        "key": (keys, hidden),
-        "value": (keys, hidden),
-        "output": (hidden, queries),
-        "norm2": (hidden,),
-        "gate": (wide, hidden),
-        "up": (wide, hidden),
-        "down": (hidden, wide),
-    }
+    hidden = shape.hidden_size
     whole = {
         "embedding": (shape.vocab_size, hidden),
         "head": (shape.vocab_size, hidden),
@@ -88,8 +121,25 @@ def require_shapes(shape: DecoderShape, weights: DecoderWeights) -> None:
     found = [(name, getattr(weights, name), sides) for name, sides in whole.items()]
     for number, layer in enumerate(weights.layers):
         found += [
-            (f"layer {number}'s {name}", getattr(layer, name), sides) for name, sides in expected.items()
+            (f"layer {number}'s {name}", getattr(layer, name), sides)
+            for name, sides in _layer_sides(shape).items()
         ]
     for name, array, sides in found:
         if array.shape != sides:
             raise ValueError(f"{name} must be {list(sides)}, got {list(array.shape)}")
+
+
+def _layer_sides(shape: DecoderShape) -> Mapping[str, tuple[int, ...]]:
+    hidden, wide = shape.hidden_size, shape.intermediate_size
+    queries, keys = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
+    return {
+        "norm1": (hidden,),
+        "query": (queries, hidden),
+        "key": (keys, hidden),
+        "value": (keys, hidden),
+        "output": (hidden, queries),
+        "norm2": (hidden,),
+        "gate": (wide, hidden),
+        "up": (wide, hidden),
+        "down": (hidden, wide),
+    }
