@@ -16,9 +16,11 @@ from lapidist.cli.gpu import gpu
 from lapidist.cli.import_qserve import import_qserve
 from lapidist.cli.inspect import inspect
 from lapidist.cli.make_checkpoint import make_checkpoint
+from lapidist.cli.plan import plan
 from lapidist.cli.quantize import quantize
 from lapidist.cli.serve import serve
 from lapidist.cli.tune import tune
+from lapidist.cli.wafer import wafer
 
 app = typer.Typer(
     help="Lapidist cuts large language models to fit the hardware that serves them.",
@@ -35,12 +37,14 @@ app.command("quantize")(quantize)
 app.command("inspect")(inspect)
 app.command("export")(export)
 app.command("import-qserve")(import_qserve)
+app.command("plan")(plan)
 app.command("tune")(tune)
 app.command("calibrate-attention")(calibrate_attention)
 app.add_typer(bench, name="bench")
 app.add_typer(cpu, name="cpu")
 app.add_typer(evaluate, name="eval")
 app.add_typer(gpu, name="gpu")
+app.add_typer(wafer, name="wafer")
 
 
 def main() -> None:

@@ -30,8 +30,8 @@ Floats = NDArray[np.float64]
 
 PARTS = ("layers", "head", "prefill_attention", "decode_attention", "step_overhead")
 
-_EXACT_TOKENS = 256  # up to here every number of tokens is asked for; kernels' tiles make steps there
-_TOKENS_PER_OCTAVE = 32
+_EXACT_TOKENS = 1024  # up to here every number of tokens is asked for; kernels' tiles make steps there
+_TOKENS_PER_OCTAVE = 128
 _LENGTHS_PER_OCTAVE = 4
 _EXACT_BATCH = 16
 _LEAST_CHUNK = 2
@@ -225,7 +225,7 @@ class TabledStepCost:
 
 @cache
 def token_grid() -> tuple[int, ...]:
-    """Every number of tokens up to 256, then about 2 % apart."""
+    """Every number of tokens up to 1024, then about half a percent apart."""
     return _grid(_EXACT_TOKENS, _TOKENS_PER_OCTAVE, 1 << 17)
 
 
