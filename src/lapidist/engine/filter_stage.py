@@ -48,7 +48,12 @@ class FilterStage:
         plan = _plan_of(request)
         if plan.bypassed is not None:
             request.filter_report = FilterReport(
-                plan.options.method, plan.tokens, plan.tokens, plan.layer, bypassed=plan.bypassed
+                plan.options.method,
+                plan.tokens,
+                plan.tokens,
+                plan.layer,
+                bypassed=plan.bypassed,
+                forecast_gain=plan.forecast_gain,
             )
             return
         choice = self._choices.find(request.prompt_token_ids, plan.options)

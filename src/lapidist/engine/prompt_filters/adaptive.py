@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from lapidist.engine.prompt_filters.config import Adaptive
-from lapidist.engine.prompt_filters.forecast import prefill_flops
-from lapidist.engine.prompt_filters.layer_pass import LayerPass, Tail
+from lapidist.engine.prompt_filters.forecast import gain
+from lapidist.engine.prompt_filters.layer_pass import LayerPass
 from lapidist.engine.prompt_filters.outcome import KeptTokens
 from lapidist.engine.prompt_filters.scores import attention_scores, pooled
 from lapidist.engine.prompt_filters.selection import select
@@ -28,12 +28,6 @@ def layer_range(options: Adaptive, config: ModelConfig) -> range:
     return range(min(first, last), last + 1)
 
 
-def adaptive_gain(config: ModelConfig, tokens: int, kept: int, layer: int) -> float:
-    """Times less arithmetic than the whole prompt takes, if ``layer``, which runs too, decides for ``kept`` tokens."""
-    filtered = prefill_flops(config, tokens, layer + 1) + prefill_flops(config, kept)
-    return prefill_flops(config, tokens) / filtered
-
-
 def adaptive(
     layers: LayerPass, options: Adaptive, most: int, can_be_plain: bool
 ) -> Generator[int, None, KeptTokens]:
@@ -43,27 +37,35 @@ def adaptive(
     scores = torch.zeros(0)
     places = torch.zeros(0, dtype=torch.int64)
     previous: Tensor | None = None
+    middle = slice(options.keep_first, max(options.keep_first, layers.tokens - options.keep_last))
     for layer in range(able.stop):
-        tail = Tail(layers.tokens, options.window)
-        yield from layers.run(layer, tail.observe)
-        if layer < able.start - 1:
-            continue
-        window = tail.queries()
-        weights = attention_scores(window, layers.keys(), config.attention_scale, config.attention_softcap)
-        weights = weights.sum(0) / (config.num_heads * len(window))
-        scores = pooled(weights, options.pool)
-        places = select(scores, tokens_for_mass(scores, options, most), options.keep_first, options.keep_last)
-        middle = slice(options.keep_first, max(options.keep_first, layers.tokens - options.keep_last))
-        chosen = places[(places >= middle.start) & (places < middle.stop)]
-        has_settled = previous is not None and _agreement(previous, chosen, middle) >= options.agreement
-        if layer >= able.start and has_settled and float(weights[middle].sum()) >= options.reach:
-            break
-        previous = chosen
-    forecast = adaptive_gain(config, layers.tokens, len(places), layer)
+        if layer >= able.start - 1:
+            yield from layers.project_keys(layer)
+            weights = _weights(layers, layer, options.window)
+            scores = pooled(weights, options.pool)
+            count = tokens_for_mass(scores, options, most)
+            places = select(scores, count, options.keep_first, options.keep_last)
+            chosen = places[(places >= middle.start) & (places < middle.stop)]
+            has_settled = previous is not None and _agreement(previous, chosen, middle) >= options.agreement
+            if layer >= able.start and has_settled and float(weights[middle].sum()) >= options.reach:
+                break
+            previous = chosen
+        if layer < able.stop - 1:
+            yield from layers.run(layer)
+    forecast = gain(config, layers.tokens, len(places), layer)
     if can_be_plain and forecast < options.gain:
         reason = f"keeping {len(places)} of {layers.tokens} tokens would gain {forecast:.2f}x"
         return KeptTokens(list(range(layers.tokens)), None, reason, layer, scores, forecast)
     return KeptTokens(places.tolist(), layer=layer, scores=scores, forecast_gain=forecast)
+
+
+def _weights(layers: LayerPass, layer: int, window: int) -> Tensor:
+    """``layer``'s attention weights ``[tokens]``, the mean of all heads and the last ``window`` queries, by the keys in
+    the pass's cache."""
+    config = layers.decoder.config
+    queries = layers.last_queries(layer, window)
+    weights = attention_scores(queries, layers.keys(), config.attention_scale, config.attention_softcap)
+    return weights.sum(0) / (config.num_heads * len(queries))
 
 
 def _agreement(previous: Tensor, chosen: Tensor, middle: slice) -> float:

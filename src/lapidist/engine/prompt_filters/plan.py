@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from lapidist.engine.errors import InvalidRequestError
-from lapidist.engine.prompt_filters.adaptive import adaptive_gain, layer_range
+from lapidist.engine.prompt_filters.adaptive import layer_range
 from lapidist.engine.prompt_filters.config import Adaptive, FastKV, GemFilter, Keep, PromptFilter
 from lapidist.engine.prompt_filters.forecast import gain, token_propagation_gain
 from lapidist.engine.prompt_filters.selection import kept_tokens
@@ -127,7 +127,7 @@ def _plan_adaptive(
     most = kept_tokens(keep, tokens)
     able = layer_range(options, config)
     least = min(most, max(options.least, options.keep_first + options.keep_last))
-    best = adaptive_gain(config, tokens, least, able.start)
+    best = gain(config, tokens, least, able.start)
     if fits_whole and (most == tokens or best < options.gain):
         reason = (
             f"filtering would gain {best:.2f}x at the best"
