@@ -24,6 +24,7 @@ from lapidist.hardware.wafer.line import Axis, Line
 from lapidist.hardware.wafer.reduction_tree import tree_group_sizes
 
 CachePolicy = Literal["shift", "concat"]
+CACHE_POLICIES: tuple[CachePolicy, ...] = ("shift", "concat")
 
 
 @dataclass(frozen=True)
