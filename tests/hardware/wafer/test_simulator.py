@@ -1,10 +1,14 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from lapidist.hardware.wafer.description import Description, Pointwise, Repeat
+from lapidist.hardware.wafer.description import Description, Pointwise, Repeat, Wave
 from lapidist.hardware.wafer.device import load_device
 from lapidist.hardware.wafer.functional import run_gemm, run_gemm_transposed, run_gemv
 from lapidist.hardware.wafer.gemm_algorithms import GEMMShape, mesh_gemm
+from lapidist.hardware.wafer.kv_capacity import even_rows
+from lapidist.hardware.wafer.line import Line
 from lapidist.hardware.wafer.mesh import Mesh
 from lapidist.hardware.wafer.placement import skew_columns, skew_rows, to_tiles
 from lapidist.hardware.wafer.ring import ring_order, ring_position
@@ -73,6 +77,33 @@ def test_chains_of_the_transposed_product_send_once_a_step_except_roots() -> Non
     assert chains.sum() == cores * cores * (cores - 1) * 8
     assert np.all(chains.sum(axis=0) == cores * (cores - 1) * 8), "each column is the root once for each row"
     assert result.traffic.sent.sum() == result.traffic.received.sum()
+
+
+@given(rows=st.integers(1, 9), first=st.integers(0, 30), added=st.integers(1, 40))
+def test_waves_keep_order_and_balance_and_go_one_hop(rows: int, first: int, added: int) -> None:
+    """Tokens are numbered; the bottom row gets each new one after a wave has passed."""
+    capacity = -(-(first + added) // rows)
+    held = even_rows(first, rows)
+    tokens = np.full((rows, 1, 1, capacity, 1), -1.0)
+    starts = np.cumsum(held) - held
+    for row in range(rows):
+        tokens[row, 0, 0, : held[row], 0] = starts[row] + np.arange(held[row])
+    simulator = Simulator(rows, 1, {"k": tokens, "held": held[:, None, None].copy()})
+    wave = Wave(("k",), "held", 1, Line("y", rows))
+    for token in range(first, first + added):
+        before = simulator.traffic.sent.copy(), simulator.traffic.received.copy()
+        simulator.run_step(wave)
+        sent = (simulator.traffic.sent - before[0])[:, 0]
+        received = (simulator.traffic.received - before[1])[:, 0]
+        assert sent[1:].tolist() == received[:-1].tolist(), "what a row sends, the row above receives"
+        assert sent[0] == received[-1] == 0
+        assert set(sent.tolist()) <= {0, 8}, "one entry of eight bytes at most"
+        occupancy = simulator.tiles["held"][:, 0, 0]
+        simulator.tiles["k"][-1, 0, 0, occupancy[-1], 0] = token
+        occupancy[-1] += 1
+        assert occupancy.max() - occupancy.min() <= 1
+        kept = [simulator.tiles["k"][row, 0, 0, : occupancy[row], 0] for row in range(rows)]
+        assert np.concatenate(kept).tolist() == list(range(token + 1))
 
 
 def test_pointwise_steps_run_what_they_are_told() -> None:
