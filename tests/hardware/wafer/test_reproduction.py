@@ -5,12 +5,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from lapidist.hardware.wafer.contradictions import contradictions
-from lapidist.hardware.wafer.cost import CostModel
-from lapidist.hardware.wafer.cost_constants import calibrated_constants
-from lapidist.hardware.wafer.device import load_device
-from lapidist.hardware.wafer.llm_cost import LLMCost
-from lapidist.hardware.wafer.published import published_models
+from lapidist.hardware.wafer.contradictions import found_contradictions
 from lapidist.hardware.wafer.reproduction import Cell, not_modelled, reproduce
 
 
@@ -53,12 +48,7 @@ def test_capacities_and_energies_to_the_last_digit() -> None:
 
 
 def test_contradictions_are_computed() -> None:
-    model = CostModel(calibrated_constants("wse-2"), 4)
-    llms = {
-        name: LLMCost(published_models()[name], load_device("wse-2"), model)
-        for name in ("LLaMA3-8B", "LLaMA2-13B")
-    }
-    found = contradictions(cells(), llms)
+    found = found_contradictions(cells())
     assert "0.99 to 1.00" in found[0].but
     assert "0.42 to 0.62" in found[0].but
     assert any("111x to 215x" in each.but for each in found)

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from lapidist.hardware.wafer.cost import CostModel
+from lapidist.hardware.wafer.cost_constants import calibrated_constants
 from lapidist.hardware.wafer.device import load_device
 from lapidist.hardware.wafer.llm_cost import LLMCost
 from lapidist.hardware.wafer.published import SYSTEM, published_models, published_tables
@@ -18,8 +20,8 @@ class Contradiction:
     but: str
 
 
-def contradictions(cells: list[Cell], llms: dict[str, LLMCost]) -> list[Contradiction]:
-    """All that can be computed from the tables; ``cells`` of ``reproduce()``, ``llms`` of the models in Table 2."""
+def found_contradictions(cells: list[Cell]) -> list[Contradiction]:
+    """All that can be computed from the tables and the device; ``cells`` are those of ``reproduce()``."""
     return [
         _gpus_of_table_2(cells),
         _gain("Table 3, text", "table_3", "T10", "160x on average, at most 178x"),
@@ -27,7 +29,7 @@ def contradictions(cells: list[Cell], llms: dict[str, LLMCost]) -> list[Contradi
         _gain("Table 4, text", "table_4", "T10", "5.7x on average, at most 6.5x"),
         _gain("Table 4, text", "table_4", "Ladder", "217x on average, at most 260x"),
         _squares_on_the_wafer(),
-        _prefill_in_one_region(llms),
+        _prefill_in_one_region(),
         _cache_of_table_5(),
     ]
 
@@ -67,12 +69,13 @@ def _squares_on_the_wafer() -> Contradiction:
     )
 
 
-def _prefill_in_one_region(llms: dict[str, LLMCost]) -> Contradiction:
-    grids = published_tables()["table_2"]["grids"]
+def _prefill_in_one_region() -> Contradiction:
+    device = load_device("wse-2")
+    model = CostModel(calibrated_constants("wse-2"), device.link_bytes_per_cycle)
     parts = []
-    for name, llm in llms.items():
-        grid = Grid(grids[name]["prefill"], grids[name]["prefill"])
-        held = llm.weight_bytes / grid.cores
+    for name, sides in published_tables()["table_2"]["grids"].items():
+        grid = Grid(sides["prefill"], sides["prefill"])
+        held = LLMCost(published_models()[name], device, model).weight_bytes / grid.cores
         parts.append(f"{name} needs {held / 1024:.1f} KB a core for its weights alone on {grid}")
     return Contradiction(
         "Table 2, prefill grids",

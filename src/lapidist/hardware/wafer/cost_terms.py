@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lapidist.hardware.wafer.description import (
+    AllGather,
     Broadcast,
     Communication,
     Description,
@@ -21,6 +22,7 @@ from lapidist.hardware.wafer.description import (
     Reduce,
     ReduceToRing,
     RingExchange,
+    Shift,
     Together,
 )
 
@@ -32,7 +34,7 @@ RING_HOPS = 2
 """Hops of a step on an interleaved ring; the calibrated cost of a step contains them."""
 
 VECTOR = 8
-"""Rows from which a product outside loops runs as one of matrices; fewer are vectors, one after the other."""
+"""Rows from which a product runs as one of matrices where no tiles move; fewer are vectors, one after the other."""
 
 # An interior core streams a vector in one pass; the root of a phase takes two, one for each side.
 PASSES_OF_A_PHASE, PASSES_OF_A_BROADCAST = 2, 1
@@ -148,6 +150,7 @@ def _table(programs: list[list[Row]], kind: type[Any]) -> Table:
 
 def _rows(description: Description, runs: float) -> Iterator[Row]:
     allreduce: list[tuple[Communication, float]] = []
+    moves_tiles = any(_moves_tiles(step) for step, _ in description.communications())
     has_products_of_tiles = False
     for step, repetitions in description.walk():
         times = repetitions * runs
@@ -160,7 +163,7 @@ def _rows(description: Description, runs: float) -> Iterator[Row]:
         if allreduce:
             yield _allreduce(allreduce, runs)
             allreduce = []
-        if isinstance(step, Multiply) and step.m < VECTOR and repetitions == 1:
+        if isinstance(step, Multiply) and step.m < VECTOR and not moves_tiles:
             yield Local(times, 0, step.products * step.m * step.k, step.macs, 0)
         elif isinstance(step, Multiply):
             has_products_of_tiles = True
@@ -176,6 +179,10 @@ def _rows(description: Description, runs: float) -> Iterator[Row]:
         yield _allreduce(allreduce, runs)
     if has_products_of_tiles:
         yield Local(runs, 1, 0, 0, 0)
+
+
+def _moves_tiles(step: Communication) -> bool:
+    return isinstance(step, Shift | AllGather) or (isinstance(step, Broadcast) and step.root == "turn")
 
 
 def _operations(step: Pointwise) -> float:
