@@ -9,6 +9,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from lapidist.planner.pareto import pareto_front
 from lapidist.planner.plan import Forecast
@@ -57,14 +58,26 @@ def _figure(forecasts: Sequence[Forecast], title: str) -> Figure:
         (each.dollars_per_million_output_tokens or 0.0) if has_prices else each.joules_per_output_token
         for each in forecasts
     ]
-    figure = Figure(figsize=(12, 4.8), layout="constrained")
+    figure = Figure(figsize=(13, 4.8), layout="constrained")
     figure.suptitle(title, fontsize=11)
     left, right = figure.subplots(1, 2, sharey=True)
     _panel(left, forecasts, [_tpot_ms(each) for each in forecasts], costs, "time per output token, P50, ms")
     _panel(right, forecasts, [_ttft_ms(each) for each in forecasts], costs, "time to first token, P95, ms")
     left.set_ylabel("$ per 1M output tokens" if has_prices else "joules per output token")
-    left.legend(fontsize=7, loc="best")
+    figure.legend(*_legend(left), fontsize=7, loc="outside right upper")
     return figure
+
+
+def _legend(axes: Axes) -> tuple[list[Line2D], list[str]]:
+    """One entry per device and recipe, all in one size."""
+    lines = {
+        str(line.get_label()): line for line in axes.get_lines() if not str(line.get_label()).startswith("_")
+    }
+    handles = [
+        Line2D([], [], marker=line.get_marker(), color=line.get_color(), linestyle="none")
+        for line in lines.values()
+    ]
+    return handles, list(lines)
 
 
 def _panel(

@@ -7,11 +7,14 @@ from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from lapidist.planner.pareto import pareto_front
 from lapidist.planner.plan import Forecast, Refusal
 from lapidist.workload.serving_metrics import Latency
+
+_WIDEST = 1000
 
 
 def on_front(forecasts: Sequence[Forecast]) -> set[int]:
@@ -34,7 +37,11 @@ def _point(forecast: Forecast) -> tuple[float, float, float] | None:
 def print_plan(forecasts: Sequence[Forecast], refusals: Sequence[Refusal], console: Console) -> None:
     """One row per forecast, those on the Pareto front marked, then what cannot be and why."""
     if forecasts:
-        console.print(_table(forecasts))
+        table = _table(forecasts)
+        # A narrow terminal wraps lines; leaving numbers out would be worse.
+        width = Measurement.get(console, console.options.update(width=_WIDEST), table).maximum
+        console.width = max(console.width, width)
+        console.print(table)
         console.print("* no other option is better in price, TTFT and TPOT at once", style="dim")
         if not any(each.result.prefix_hit_tokens for each in forecasts):
             console.print(
