@@ -21,7 +21,7 @@ from lapidist.evaluation.needle import (
     make_probe,
     measure_needles,
 )
-from lapidist.evaluation.needle_facts import STYLES, Needle, draw_needle
+from lapidist.evaluation.needle_facts import STYLES, Needle, draw_needle, draw_others
 from lapidist.models.calibration.default_text import default_texts
 from lapidist.models.errors import ChatTemplateError
 from lapidist.models.load import load_decoder
@@ -64,6 +64,37 @@ def test_a_probe_is_as_long_and_its_needle_as_deep_as_asked(
 def frame(needle: Needle) -> str:
     """What a probe holds beside the text, in about as many tokens."""
     return f" {needle.statement}\n\n{needle.question} {needle.lead}{needle.answer}"
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    distractors=st.integers(1, 8),
+    depth=st.floats(0, 1),
+    style=st.sampled_from(STYLES),
+)
+@settings(deadline=None, max_examples=25)
+def test_other_needles_lie_around_without_the_answer(
+    haystack: Haystack, seed: int, distractors: int, depth: float, style: str
+) -> None:
+    rng = np.random.default_rng(seed)
+    probe = make_probe(rng, haystack, 900, depth, TOKENIZER, style, distractors)
+    needle = draw_needle(np.random.default_rng(seed), style)
+    assert len(probe.prompt) + len(probe.answer) == 900
+    prompt = TOKENIZER.decode(probe.prompt)
+    assert TOKENIZER.decode(probe.answer) == needle.answer
+    assert prompt.count(needle.statement) == 1
+    assert prompt.count(needle.lead) == 2  # the question's beginning of a reply is the other
+    kind = needle.lead[:12]  # "The secret n", "The best thi"
+    assert prompt.count(kind) == 2 + distractors
+
+
+def test_there_are_only_so_many_needles() -> None:
+    rng = np.random.default_rng()
+    needle = draw_needle(rng, "sentence")
+    others = draw_others(rng, "sentence", needle, 30)
+    assert len({each.question for each in [needle, *others]}) == 31
+    with pytest.raises(ValueError, match="there are not 101 different needles of style sentence"):
+        draw_others(rng, "sentence", needle, 100)
 
 
 def test_equal_seeds_hide_equal_needles(haystack: Haystack) -> None:
