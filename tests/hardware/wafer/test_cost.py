@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from lapidist.hardware.wafer.cost import COMMUNICATION, COMPONENTS, CostModel
 from lapidist.hardware.wafer.cost_constants import CONSTANT_NAMES, CostConstants, calibrated_constants
 from lapidist.hardware.wafer.cost_terms import cost_terms
-from lapidist.hardware.wafer.description import Description, Pointwise
+from lapidist.hardware.wafer.description import Description
 from lapidist.hardware.wafer.gemm_algorithms import (
     GEMM_ALGORITHMS,
     GEMMShape,
@@ -18,6 +18,7 @@ from lapidist.hardware.wafer.gemm_algorithms import (
     summa,
 )
 from lapidist.hardware.wafer.gemv_algorithms import mesh_gemv
+from lapidist.hardware.wafer.steps import Pointwise
 
 WSE2 = CostModel(calibrated_constants("wse-2"), 4)
 WSE3 = CostModel(calibrated_constants("wse-3"), 4)

@@ -1,9 +1,10 @@
 import pytest
 
+from lapidist.hardware.wafer.communications import Broadcast, Reduce, Wave
 from lapidist.hardware.wafer.decode_layer import DecodePlan, decode_head, decode_layer
-from lapidist.hardware.wafer.description import Broadcast, Multiply, Pointwise, Reduce, Wave
 from lapidist.hardware.wafer.device import load_device
 from lapidist.hardware.wafer.mesh import Mesh
+from lapidist.hardware.wafer.steps import Multiply, Pointwise
 from tests.hardware.wafer.dense_decoder import SmallShape
 
 LLAMA3_8B = SmallShape(4096, 14336, num_heads=32, num_kv_heads=8, head_dim=128)

@@ -3,19 +3,11 @@ import pickle
 import numpy as np
 import pytest
 
-from lapidist.hardware.wafer.description import (
-    Broadcast,
-    Description,
-    Multiply,
-    Pointwise,
-    Reconfigure,
-    Repeat,
-    Shift,
-    Tile,
-    Together,
-)
+from lapidist.hardware.wafer.communications import Broadcast, Shift
+from lapidist.hardware.wafer.description import Description, Tile
 from lapidist.hardware.wafer.gemm_algorithms import GEMM_ALGORITHMS, GEMMShape, gemm_description, mesh_gemm
 from lapidist.hardware.wafer.line import Line
+from lapidist.hardware.wafer.steps import Multiply, Pointwise, Reconfigure, Repeat, Together
 
 ACROSS = Line("x", 4)
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from lapidist.hardware.wafer.description import Description, Pointwise
+from lapidist.hardware.wafer.description import Description
 from lapidist.hardware.wafer.device import load_device
 from lapidist.hardware.wafer.distributed import MeshRank
 from lapidist.hardware.wafer.functional import (
@@ -21,6 +21,7 @@ from lapidist.hardware.wafer.functional import (
     simulate,
 )
 from lapidist.hardware.wafer.mesh import Mesh
+from lapidist.hardware.wafer.steps import Pointwise
 
 WSE2 = load_device("wse-2")
 LIMIT_SECONDS = 120

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from lapidist.hardware.wafer.description import Description, Repeat, Shift
+from lapidist.hardware.wafer.communications import Shift
+from lapidist.hardware.wafer.description import Description
 from lapidist.hardware.wafer.gemm_algorithms import (
     GEMM_ALGORITHMS,
     GEMMShape,
@@ -12,6 +13,7 @@ from lapidist.hardware.wafer.gemm_algorithms import (
     mesh_gemm_transposed,
     summa,
 )
+from lapidist.hardware.wafer.steps import Repeat
 
 HIGHLY_DIVISIBLE = 5040
 CORES = [p for p in range(60, 721) if HIGHLY_DIVISIBLE % p == 0]

@@ -1,6 +1,6 @@
 import pytest
 
-from lapidist.hardware.wafer.description import AllGather, Broadcast, Reduce, Shift
+from lapidist.hardware.wafer.communications import AllGather, Broadcast, Reduce, Shift
 from lapidist.hardware.wafer.device import load_device
 from lapidist.hardware.wafer.mesh import Mesh
 from lapidist.hardware.wafer.prefill_layer import PrefillPlan, prefill_layer

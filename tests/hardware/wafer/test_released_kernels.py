@@ -2,15 +2,16 @@
 
 import pytest
 
+from lapidist.hardware.wafer.communications import Broadcast, Shift
 from lapidist.hardware.wafer.cost import COMMUNICATION, CostModel
 from lapidist.hardware.wafer.cost_constants import calibrated_constants
 from lapidist.hardware.wafer.cost_terms import cost_terms
-from lapidist.hardware.wafer.description import Broadcast, Shift, Together
 from lapidist.hardware.wafer.released_kernels import (
     ReleasedLayer,
     released_decode_layer,
     released_prefill_layer,
 )
+from lapidist.hardware.wafer.steps import Together
 
 LLAMA3 = ReleasedLayer(4096, 14336)
 WSE2 = CostModel(calibrated_constants("wse-2"), 4)

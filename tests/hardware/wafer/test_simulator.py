@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lapidist.hardware.wafer.description import Description, Pointwise, Repeat, Wave
+from lapidist.hardware.wafer.communications import Wave
+from lapidist.hardware.wafer.description import Description
 from lapidist.hardware.wafer.device import load_device
 from lapidist.hardware.wafer.functional import run_gemm, run_gemm_transposed, run_gemv
 from lapidist.hardware.wafer.gemm_algorithms import GEMMShape, mesh_gemm
@@ -13,6 +14,7 @@ from lapidist.hardware.wafer.mesh import Mesh
 from lapidist.hardware.wafer.placement import skew_columns, skew_rows, to_tiles
 from lapidist.hardware.wafer.ring import ring_order, ring_position
 from lapidist.hardware.wafer.simulator import Simulator
+from lapidist.hardware.wafer.steps import Pointwise, Repeat
 
 WSE2 = load_device("wse-2")
 

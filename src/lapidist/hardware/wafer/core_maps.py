@@ -2,16 +2,16 @@
 
 import numpy as np
 
-from lapidist.hardware.wafer.decode_layer import CachePolicy
-from lapidist.hardware.wafer.description import (
+from lapidist.hardware.wafer.communications import (
     AllGather,
     Broadcast,
     Communication,
-    Description,
     Reduce,
     RingExchange,
     Shift,
 )
+from lapidist.hardware.wafer.decode_layer import CachePolicy
+from lapidist.hardware.wafer.description import Description
 from lapidist.hardware.wafer.kv_capacity import even_rows
 from lapidist.hardware.wafer.line import Flows
 from lapidist.hardware.wafer.ring import Indices

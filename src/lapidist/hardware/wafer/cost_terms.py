@@ -11,20 +11,17 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from lapidist.hardware.wafer.description import (
+from lapidist.hardware.wafer.communications import (
     AllGather,
     Broadcast,
     Communication,
-    Description,
-    Leaf,
-    Multiply,
-    Pointwise,
     Reduce,
     ReduceToRing,
     RingExchange,
     Shift,
-    Together,
 )
+from lapidist.hardware.wafer.description import Description
+from lapidist.hardware.wafer.steps import Leaf, Multiply, Pointwise, Together
 
 Numbers = NDArray[np.float64]
 T = TypeVar("T", float, Numbers)

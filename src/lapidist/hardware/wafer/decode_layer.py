@@ -8,20 +8,13 @@ gate and up, down) and one wave that keeps the KV cache even.
 from dataclasses import dataclass
 from typing import Literal
 
-from lapidist.hardware.wafer.description import (
-    Communication,
-    Description,
-    Multiply,
-    Pointwise,
-    Reduction,
-    Step,
-    Tile,
-    Wave,
-)
+from lapidist.hardware.wafer.communications import Communication, Reduction, Wave
+from lapidist.hardware.wafer.description import Description, Tile
 from lapidist.hardware.wafer.gemv_algorithms import k_tree_allreduce
 from lapidist.hardware.wafer.head_groups import HeadGroups, LayerShape
 from lapidist.hardware.wafer.line import Axis, Line
 from lapidist.hardware.wafer.reduction_tree import tree_group_sizes
+from lapidist.hardware.wafer.steps import Multiply, Pointwise, Step
 
 CachePolicy = Literal["shift", "concat"]
 CACHE_POLICIES: tuple[CachePolicy, ...] = ("shift", "concat")

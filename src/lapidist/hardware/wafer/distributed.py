@@ -10,22 +10,19 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from lapidist.hardware.wafer.description import (
+from lapidist.hardware.wafer.communications import (
     AllGather,
     Broadcast,
-    Description,
-    Multiply,
     Reduce,
     ReduceToRing,
-    Repeat,
     RingExchange,
     Shift,
-    Step,
-    Together,
 )
+from lapidist.hardware.wafer.description import Description
 from lapidist.hardware.wafer.line import Line
 from lapidist.hardware.wafer.placement import Array
 from lapidist.hardware.wafer.ring import alignment_turns, ring_order, ring_position, send_to
+from lapidist.hardware.wafer.steps import Multiply, Repeat, Step, Together
 
 
 class MeshRank:

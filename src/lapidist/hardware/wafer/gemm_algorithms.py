@@ -9,19 +9,11 @@ from dataclasses import dataclass
 from math import lcm
 from typing import Literal
 
-from lapidist.hardware.wafer.description import (
-    AllGather,
-    Broadcast,
-    Description,
-    Multiply,
-    ReduceToRing,
-    Repeat,
-    Shift,
-    Tile,
-    Together,
-)
+from lapidist.hardware.wafer.communications import AllGather, Broadcast, ReduceToRing, Shift
+from lapidist.hardware.wafer.description import Description, Tile
 from lapidist.hardware.wafer.line import Line
 from lapidist.hardware.wafer.ring import RingKind
+from lapidist.hardware.wafer.steps import Multiply, Repeat, Together
 
 GEMMAlgorithm = Literal["meshgemm", "cannon", "summa", "allgather"]
 GEMM_ALGORITHMS: tuple[GEMMAlgorithm, ...] = ("meshgemm", "cannon", "summa", "allgather")

@@ -2,20 +2,11 @@
 
 from typing import Literal
 
-from lapidist.hardware.wafer.description import (
-    Broadcast,
-    Communication,
-    Description,
-    Multiply,
-    Reduce,
-    Reduction,
-    Repeat,
-    RingExchange,
-    Step,
-    Tile,
-)
+from lapidist.hardware.wafer.communications import Broadcast, Communication, Reduce, Reduction, RingExchange
+from lapidist.hardware.wafer.description import Description, Tile
 from lapidist.hardware.wafer.line import Axis, Line
 from lapidist.hardware.wafer.reduction_tree import reduction_phases, tree_group_sizes
+from lapidist.hardware.wafer.steps import Multiply, Repeat, Step
 
 AllReduceAlgorithm = Literal["ktree", "pipeline", "ring"]
 ALLREDUCE_ALGORITHMS: tuple[AllReduceAlgorithm, ...] = ("ktree", "pipeline", "ring")

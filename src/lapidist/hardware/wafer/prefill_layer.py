@@ -9,24 +9,13 @@ its product with the scores needs it.
 from dataclasses import dataclass
 from math import lcm
 
-from lapidist.hardware.wafer.description import (
-    Communication,
-    Description,
-    Multiply,
-    Pointwise,
-    Reconfigure,
-    ReduceToRing,
-    Reduction,
-    Repeat,
-    Shift,
-    Step,
-    Tile,
-    Together,
-)
+from lapidist.hardware.wafer.communications import Communication, ReduceToRing, Reduction, Shift
+from lapidist.hardware.wafer.description import Description, Tile
 from lapidist.hardware.wafer.gemm_algorithms import align, compute_shift
 from lapidist.hardware.wafer.gemv_algorithms import pipeline_allreduce
 from lapidist.hardware.wafer.head_groups import HeadGroups, LayerShape
 from lapidist.hardware.wafer.line import Line
+from lapidist.hardware.wafer.steps import Multiply, Pointwise, Reconfigure, Repeat, Step, Together
 
 
 @dataclass(frozen=True)

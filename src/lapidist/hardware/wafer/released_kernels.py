@@ -7,11 +7,13 @@ as many elements as the hidden size has. Embedding, output head, sampling and ha
 
 from dataclasses import dataclass
 
+from lapidist.hardware.wafer.communications import Communication
 from lapidist.hardware.wafer.cost_terms import Program
-from lapidist.hardware.wafer.description import Communication, Description, Pointwise, Step
+from lapidist.hardware.wafer.description import Description
 from lapidist.hardware.wafer.gemm_algorithms import GEMMShape, mesh_gemm, mesh_gemm_transposed
 from lapidist.hardware.wafer.gemv_algorithms import k_tree_allreduce, mesh_gemv, pipeline_allreduce, tree_of
 from lapidist.hardware.wafer.line import Axis, Line
+from lapidist.hardware.wafer.steps import Pointwise, Step
 
 
 @dataclass(frozen=True)

@@ -11,21 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import DTypeLike
 
-from lapidist.hardware.wafer.description import (
+from lapidist.hardware.wafer.communications import (
     AllGather,
     Broadcast,
-    Description,
-    Multiply,
-    Pointwise,
     Reduce,
     ReduceToRing,
-    Repeat,
     RingExchange,
     Shift,
-    Step,
-    Together,
     Wave,
 )
+from lapidist.hardware.wafer.description import Description
 from lapidist.hardware.wafer.line import Line, ring_flows
 from lapidist.hardware.wafer.placement import Array
 from lapidist.hardware.wafer.ring import (
@@ -35,6 +30,7 @@ from lapidist.hardware.wafer.ring import (
     ring_order,
     ring_position,
 )
+from lapidist.hardware.wafer.steps import Multiply, Pointwise, Repeat, Step, Together
 
 Operation = Callable[..., Array | tuple[Array, ...]]
 

@@ -6,17 +6,19 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from lapidist.hardware.estimate import Bound, Estimate
+from lapidist.hardware.wafer.communications import Broadcast
 from lapidist.hardware.wafer.cost import COMMUNICATION, COMPUTE, Cost, CostModel
 from lapidist.hardware.wafer.cost_constants import CostConstants, calibrated_constants
 from lapidist.hardware.wafer.cost_terms import VECTOR, Program
 from lapidist.hardware.wafer.decode_layer import DecodePlan, decode_attention
-from lapidist.hardware.wafer.description import Broadcast, Description, Pointwise
+from lapidist.hardware.wafer.description import Description
 from lapidist.hardware.wafer.device import Device, load_device
 from lapidist.hardware.wafer.gemm_algorithms import GEMMShape, mesh_gemm, mesh_gemm_transposed
 from lapidist.hardware.wafer.gemv_algorithms import k_tree_allreduce, mesh_gemv, pipeline_allreduce
 from lapidist.hardware.wafer.line import Line
 from lapidist.hardware.wafer.reduction_tree import tree_group_sizes
 from lapidist.hardware.wafer.regions import Grid, require_on_wafer
+from lapidist.hardware.wafer.steps import Pointwise
 from lapidist.workload.operators import (
     GEMM,
     Attention,
