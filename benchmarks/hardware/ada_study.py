@@ -7,8 +7,11 @@ no part of the repository.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from benchmarks.result_file import write_result
 from lapidist.cli.gpu_reproduce_report import sentences, to_json
@@ -24,8 +27,13 @@ from lapidist.hardware.gpu.ada_study import (
     POOL,
     SHAPES,
     AdaStudy,
+    extrapolations,
+    ours,
     run_ada_study,
 )
+from lapidist.hardware.gpu.data_sheet import load_data_sheet
+from lapidist.hardware.gpu.splits import leave_one_out, shape_labels
+from lapidist.hardware.gpu.wave_law import start_law
 
 
 def goals(study: AdaStudy) -> list[dict[str, Any]]:
@@ -50,6 +58,24 @@ def goals(study: AdaStudy) -> list[dict[str, Any]]:
     return [{"what": what, "goal": goal, "found": found, "met": bool(met)} for what, goal, found, met in rows]
 
 
+def drift_sensitivity(study: AdaStudy) -> dict[str, dict[str, float]]:
+    """Our mean errors if the lock step took another number of waves to decay than the law's ten."""
+    medians, start = study.medians, start_law(load_data_sheet("rtx-4070"))
+    splits = {LEAVE_ONE_SHAPE_OUT: list(leave_one_out(shape_labels(medians, "MNK")))} | extrapolations(
+        medians
+    )
+    found: dict[str, dict[str, float]] = {}
+    for waves in (3.0, 6.0, 10.0, 15.0, 20.0):
+        predict = ours(replace(start, drift_waves=waves))
+        for name, folds in splits.items():
+            errors = []
+            for fold in folds:
+                train, test = fold.apply(medians)
+                errors.append(np.abs(predict(train, test) / test["runtime_ms"].to_numpy() - 1))
+            found.setdefault(name, {})[f"{waves:g}"] = float(np.concatenate(errors).mean())
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path, help="folder with the study's measurements")
@@ -60,7 +86,15 @@ def main() -> None:
     found = goals(study)
     for row in found:
         print(f"{'met   ' if row['met'] else 'MISSED'} {row['what']}: {row['found']:.4f} ({row['goal']})")
-    file = write_result("ada_study", {"goals": found, "sentences": sentences(study), **to_json(study)})
+    file = write_result(
+        "ada_study",
+        {
+            "goals": found,
+            "drift_sensitivity": drift_sensitivity(study),
+            "sentences": sentences(study),
+            **to_json(study),
+        },
+    )
     print(f"saved {file}")
 
 

@@ -190,6 +190,8 @@ def _staircase(axes: Axes, medians: pd.DataFrame) -> None:
     axes.set_xlim(10, 20_000)
     axes.set_ylim(1.4, 10)
     axes.set_xlabel("tiles of 128 x 128 (46 run at a time)")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:g}")
     axes.set_ylabel("ns per tile and step of K")
     axes.legend(fontsize=8)
     axes.grid(alpha=0.3, which="both")

@@ -97,7 +97,7 @@ def _published_table(study: AdaStudy) -> Table:
 
 def _pool_table(study: AdaStudy) -> Table:
     table = _table(
-        "The same rows, shapes held out (mean / median error in %, R²)",
+        "The same rows, shapes held out (mean / median error in %, R²); our power is the one bit",
         "split",
         "target",
         "paper's forest",

@@ -121,7 +121,8 @@ class _Task:
         return Result(self.data, self.split, self.target, self.model, found, rows, predicted)
 
 
-def _extrapolations(rows: pd.DataFrame) -> dict[str, list[Split]]:
+def extrapolations(rows: pd.DataFrame) -> dict[str, list[Split]]:
+    """To 60 times the rows, and to more work than any GEMM of the train part."""
     work = rows["M"].astype(float) * rows["N"] * rows["K"]
     return {
         LARGER_M: [split_by_mask(LARGER_M, rows["M"] > 2048)],
@@ -132,7 +133,7 @@ def _extrapolations(rows: pd.DataFrame) -> dict[str, list[Split]]:
 def _pool_tasks(pool: pd.DataFrame, sheet: DataSheet) -> list[_Task]:
     shapes = shape_labels(pool, "MNK")
     splits = {OWN_SPLIT: [paper_split(len(pool))], SHAPES: list(grouped_folds(shapes, 6))}
-    splits |= _extrapolations(pool)
+    splits |= extrapolations(pool)
     tasks = []
     for split, folds in splits.items():
         for target in TARGETS:
@@ -150,13 +151,13 @@ def _median_tasks(medians: pd.DataFrame, sheet: DataSheet) -> list[_Task]:
     rows = medians.assign(block_m=128, block_n=128, block_k=32)
     shapes = shape_labels(rows, "MNK")
     splits = {LEAVE_ONE_SHAPE_OUT: list(leave_one_out(shapes)), SHAPES: list(grouped_folds(shapes, 6))}
-    splits |= _extrapolations(rows)
+    splits |= extrapolations(rows)
     models: dict[str, Predictor] = {
         PAPER: _paper("runtime_ms"),
         BOOSTED: _boosted,
         ROOFLINE: _roofline(sheet),
         WAVE_LAW: _wave_law(start_law(sheet)),
-        OURS: _ours(start_law(sheet)),
+        OURS: ours(start_law(sheet)),
     }
     return [
         _Task(MEDIANS, rows, split, folds, "runtime_ms", name, model)
@@ -204,7 +205,9 @@ def _wave_law(start: WaveLaw) -> Predictor:
     return predict
 
 
-def _ours(start: WaveLaw) -> Predictor:
+def ours(start: WaveLaw) -> Predictor:
+    """The wave law and its process, in milliseconds."""
+
     def predict(train: pd.DataFrame, test: pd.DataFrame) -> FloatArray:
         return 1e3 * SgemmModel.fit(start, train, train["runtime_ms"].to_numpy() / 1e3).seconds(test)
 
@@ -240,7 +243,7 @@ def recorded_joules(joules: FloatArray) -> FloatArray:
 def _coverage(medians: pd.DataFrame, sheet: DataSheet) -> dict[str, dict[str, float]]:
     """How often our 90 % interval holds the measurement, and its median width as a ratio."""
     shapes = shape_labels(medians, "MNK")
-    splits = {LEAVE_ONE_SHAPE_OUT: list(leave_one_out(shapes))} | _extrapolations(medians)
+    splits = {LEAVE_ONE_SHAPE_OUT: list(leave_one_out(shapes))} | extrapolations(medians)
     found = {}
     for name, folds in splits.items():
         inside, ratios = [], []

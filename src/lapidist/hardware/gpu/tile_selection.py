@@ -1,8 +1,8 @@
 """Which tile sizes make a GEMM kernel fast: learned from some measured configurations, and carried to another GPU.
 
 A configuration is CLBlast's (Nugteren, IWOCL 2018): a work group computes ``MWG x NWG`` of the output with ``MDIMC x
-NDIMC`` threads, loads A and B by ``MDIMA`` and ``NDIMB`` threads wide in vectors of ``VWM`` and ``VWN``, and stages A and
-B in shared memory if ``SA`` and ``SB`` are 1. What a GPU feels of it are its products: threads, work per thread,
+NDIMC`` threads, loads A and B by ``MDIMA`` and ``NDIMB`` threads wide in vectors of ``VWM`` and ``VWN``, and stages
+A or B in shared memory if ``SA`` or ``SB`` is 1. What a GPU feels of it are its products: threads, work per thread,
 registers, shared memory, loads per multiplication. Trees on those need few leaves, on the ten parameters many.
 """
 
