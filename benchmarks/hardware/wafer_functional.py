@@ -81,7 +81,8 @@ def measure_layer(kv_heads: int, tokens: int) -> dict[str, Any]:
     x = prefill_hidden(plan).place(rng.standard_normal((tokens, shape.hidden_size), dtype=np.float32))
 
     def work() -> None:
-        Simulator(LAYER_CORES, LAYER_CORES, {**placed, "x": x}, operations).run(program)
+        tiles = {name: tile.copy() for name, tile in {**placed, "x": x}.items()}
+        Simulator(LAYER_CORES, LAYER_CORES, tiles, operations).run(program)
 
     return {
         "work": f"prefill layer, hidden size 512, 8 heads, {kv_heads} key/value heads, {tokens} tokens, "

@@ -4,7 +4,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lapidist.hardware.wafer.device import load_device
-from lapidist.hardware.wafer.functional import run_gemm, run_gemm_transposed, run_gemv
+from lapidist.hardware.wafer.functional import (
+    gemm_problem,
+    run_gemm,
+    run_gemm_transposed,
+    run_gemv,
+    simulate,
+)
 from lapidist.hardware.wafer.gemm_algorithms import GEMM_ALGORITHMS
 from lapidist.hardware.wafer.gemv_algorithms import ALLREDUCE_ALGORITHMS
 from lapidist.hardware.wafer.mesh import Mesh
@@ -129,6 +135,15 @@ def test_a_problem_that_does_not_fit_is_refused() -> None:
     assert (
         run_gemm(Mesh(WSE2, 20, 20), "summa", a[:40, :40], a[:40, :40], refuse_routes=False).output.any() == 0
     )
+
+
+@pytest.mark.parametrize("algorithm", GEMM_ALGORITHMS)
+def test_a_problem_can_be_simulated_again(algorithm: str) -> None:
+    problem = gemm_problem(4, 4, algorithm, integers(9, 8), integers(8, 7, seed=1))
+    before = {name: tile.copy() for name, tile in problem.tiles.items()}
+    first, second = (simulate(Mesh(WSE2, 4, 4), problem) for _ in range(2))
+    assert np.array_equal(first.output, second.output)
+    assert all(np.array_equal(tile, before[name]) for name, tile in problem.tiles.items())
 
 
 def test_wrong_factors() -> None:

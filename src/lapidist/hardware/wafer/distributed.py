@@ -57,7 +57,7 @@ class MeshRank:
         self.sent_bytes = 0
         self.received_bytes = 0
         self.tiles = {
-            name: torch.from_numpy(np.ascontiguousarray(self._own(array))).to(device)
+            name: torch.from_numpy(np.array(self._own(array), order="C")).to(device)
             for name, array in tiles.items()
         }
         dist.barrier()  # NCCL wants all ranks in the first call, before pairs of them talk

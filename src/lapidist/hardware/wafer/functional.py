@@ -166,10 +166,11 @@ def simulate(
 ) -> MeshResult:
     """Run a placed product on ``mesh``; raises ValueError if a core cannot hold its part."""
     summary = mesh.admit(problem.description, routes=refuse_routes)
-    simulator = Simulator(mesh.rows, mesh.cols, dict(problem.tiles), accumulator=accumulator)
+    tiles = {name: tile.copy() for name, tile in problem.tiles.items()}
+    simulator = Simulator(mesh.rows, mesh.cols, tiles, accumulator=accumulator)
     simulator.run(problem.description)
-    tiles = simulator.tiles[problem.output]
-    return MeshResult(problem.collect(tiles), tiles, problem.description, summary, simulator.traffic)
+    result = simulator.tiles[problem.output]
+    return MeshResult(problem.collect(result), result, problem.description, summary, simulator.traffic)
 
 
 def _shape(a: Array, b: Array) -> GEMMShape:

@@ -51,7 +51,8 @@ class Simulator:
 
     Parameters
     ----------
-    tiles : tensors by name, ``[y slots, x slots, *tile]``; changed in place as steps run.
+    tiles : tensors by name, ``[y slots, x slots, *tile]``. The simulator owns the arrays: it writes into them, also
+        into one that has left its place in ``tiles``.
     operations : what :class:`Pointwise` steps mean, by their name; each takes and returns such arrays.
     accumulator : type in which products are summed; None for that of the factors. With ``float16`` every
         multiply-add is rounded, as in the kernels of WaferLLM.
