@@ -1,4 +1,4 @@
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import pytest
@@ -76,7 +76,7 @@ def test_the_overhead_is_found_again() -> None:
     recipe = plan_recipe("bf16", config)
     ticks = iter(range(10**9))
     found = measure_operators(config, recipe, 1, 64, clock=lambda: next(ticks) * 1e-6)
-    truth = replace(profile_of(found), overhead=Overhead(2e-4, 3e-5, 1e-6))
+    truth = replace(profile_of(found), overhead=Overhead(2e-4, 3e-5, 1e-6, 1.1))
     samples = [
         (step, CPU(truth).step(lower(config, recipe, step)).seconds)
         for step in (
@@ -85,7 +85,7 @@ def test_the_overhead_is_found_again() -> None:
         )
     ]
     fitted = fit_overhead(truth, config, samples)
-    assert (fitted.step, fitted.sequence, fitted.token) == pytest.approx((2e-4, 3e-5, 1e-6), rel=1e-6)
+    assert astuple(fitted) == pytest.approx((2e-4, 3e-5, 1e-6, 1.1), rel=1e-6)
 
 
 def test_too_short_a_context_is_refused() -> None:

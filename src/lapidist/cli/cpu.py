@@ -95,5 +95,5 @@ def _print(profile: "CPUProfile") -> None:
     overhead = profile.overhead
     console.print(
         f"beside operators: {1e6 * overhead.step:.0f} us per step, {1e6 * overhead.sequence:.1f} us per sequence, "
-        f"{1e6 * overhead.token:.2f} us per token"
+        f"{1e6 * overhead.token:.2f} us per token; operators take {overhead.slowdown:.2f} times as long in the engine"
     )

@@ -11,7 +11,7 @@ import psutil
 import torch
 
 from lapidist.hardware.cpu.operator_key import operator_key, operator_rows
-from lapidist.hardware.cpu.profile import AttentionPoint, CPUProfile, OperatorPoint, Overhead
+from lapidist.hardware.cpu.profile import NO_OVERHEAD, AttentionPoint, CPUProfile, OperatorPoint
 from lapidist.kernels.machine import machine_name
 from lapidist.models.config import ModelConfig
 from lapidist.planner.engine_overhead import measure_overhead
@@ -73,7 +73,7 @@ def measure_cpu(
         recipe=recipe.name,
         operators=found.operators,
         attention=found.attention,
-        overhead=Overhead(0.0, 0.0, 0.0),
+        overhead=NO_OVERHEAD,
         memory_bytes=psutil.virtual_memory().total,
         watts=watts,
     )

@@ -17,7 +17,7 @@ from lapidist.engine.async_llm import AsyncLLM
 from lapidist.engine.engine import TokensPrompt
 from lapidist.engine.sampling_params import SamplingParams
 from lapidist.hardware.cpu.cpu import CPU
-from lapidist.hardware.cpu.profile import CPUProfile, Overhead
+from lapidist.hardware.cpu.profile import NO_OVERHEAD, CPUProfile, Overhead
 from lapidist.models.config import ModelConfig
 from lapidist.planner.recipes import checkpoint_recipe
 from lapidist.workload.lowering import lower
@@ -27,8 +27,8 @@ Progress = Callable[[str, int, int], None]
 Sample = tuple[Step, float]
 """A step, and the seconds from its start to the next one's."""
 
-_BATCHES = (1, 4, 16, 32, 64)
-_PROMPT, _TOKENS = 16, 24
+_DECODES = ((1, 16), (4, 16), (16, 16), (32, 16), (64, 16), (1, 400), (4, 250))  # requests, prompt tokens
+_TOKENS = 16
 _CHUNKS = (32, 128, 256, 500)
 _ROUNDS = 3
 
@@ -44,7 +44,7 @@ def measure_overhead(
     config = ModelConfig.from_directory(checkpoint)
     llm = AsyncLLM(
         checkpoint,
-        max_num_seqs=max(_BATCHES),
+        max_num_seqs=max(batch for batch, _ in _DECODES),
         max_num_batched_tokens=512,
         max_model_len=min(1024, config.max_position_embeddings),
         max_queue=sys.maxsize,
@@ -57,53 +57,64 @@ def measure_overhead(
 
 
 def fit_overhead(profile: CPUProfile, config: ModelConfig, samples: list[Sample]) -> Overhead:
-    """Non-negative least squares of what the operators leave unexplained, relative to each step's time."""
-    machine, recipe = CPU(replace(profile, overhead=Overhead(0.0, 0.0, 0.0))), checkpoint_recipe(config)
-    features = np.array([(1.0, len(step.sequences), step.tokens) for step, _ in samples])
+    """Non-negative least squares of the steps' times over their operators' and sizes, relative to each time."""
+    machine, recipe = CPU(replace(profile, overhead=NO_OVERHEAD)), checkpoint_recipe(config)
+    features = np.array(
+        [
+            (1.0, len(step.sequences), step.tokens, machine.step(lower(config, recipe, step)).seconds)
+            for step, _ in samples
+        ]
+    )
     measured = np.array([seconds for _, seconds in samples])
-    explained = np.array([machine.step(lower(config, recipe, step)).seconds for step, _ in samples])
-    found, _ = nnls(features / measured[:, None], (measured - explained) / measured)
+    found, _ = nnls(features / measured[:, None], np.ones(len(samples)))
     return Overhead(*map(float, found))
 
 
 async def _samples(llm: AsyncLLM, progress: Progress) -> list[Sample]:
     seeds = count()  # every prompt is another, so that nothing is in the prefix cache
-    await _tokens(llm, _PROMPT, 4, next(seeds))
+    await _arrivals(llm, 16, 4, next(seeds))
     samples: list[Sample] = []
-    total = _ROUNDS * (len(_BATCHES) + len(_CHUNKS))
+    total = _ROUNDS * (len(_DECODES) + len(_CHUNKS))
     for _ in range(_ROUNDS):
-        for batch in _BATCHES:
+        for batch, prompt in _DECODES:
             progress("engine", len(samples), total)
-            samples.append(await _decode_sample(llm, batch, seeds))
+            samples.append(await _decode_sample(llm, batch, min(prompt, llm.max_model_len - _TOKENS), seeds))
         for chunk in _CHUNKS:
             progress("engine", len(samples), total)
             samples.append(await _prefill_sample(llm, min(chunk, llm.max_model_len - 1), next(seeds)))
     return samples
 
 
-async def _decode_sample(llm: AsyncLLM, batch: int, seeds: Iterator[int]) -> Sample:
-    """The median pause between tokens while ``batch`` requests decode together."""
-    streams = await asyncio.gather(*(_tokens(llm, _PROMPT, _TOKENS, next(seeds)) for _ in range(batch)))
+async def _decode_sample(llm: AsyncLLM, batch: int, prompt: int, seeds: Iterator[int]) -> Sample:
+    """The median time per token while ``batch`` requests decode together."""
+    streams = await asyncio.gather(*(_arrivals(llm, prompt, _TOKENS, next(seeds)) for _ in range(batch)))
     half = _TOKENS // 2
-    pauses = [later - earlier for times in streams for earlier, later in pairwise(times[half:])]
-    kv_length = _PROMPT + half + half // 2
-    return Step((SequenceStep(1, kv_length),) * batch, batch), statistics.median(pauses)
+    paces = [
+        ((later - earlier) / (after - before), after)
+        for arrivals in streams
+        for (before, earlier), (after, later) in pairwise(arrivals)
+    ]
+    # At first the others are still being prefilled.
+    late = [pace for pace, tokens in paces if tokens > half]
+    return Step((SequenceStep(1, prompt + half + half // 2),) * batch, batch), statistics.median(late)
 
 
 async def _prefill_sample(llm: AsyncLLM, tokens: int, seed: int) -> Sample:
     """The time to the first token of a prompt that is one chunk."""
-    start = time.perf_counter()
-    [first] = await _tokens(llm, tokens, 1, seed)
+    [(_, start), (_, first)] = await _arrivals(llm, tokens, 1, seed)
     return Step((SequenceStep(tokens, tokens),), 1), first - start
 
 
-async def _tokens(llm: AsyncLLM, prompt_tokens: int, output_tokens: int, seed: int) -> list[float]:
-    """When each token of an answer came."""
+async def _arrivals(
+    llm: AsyncLLM, prompt_tokens: int, output_tokens: int, seed: int
+) -> list[tuple[int, float]]:
+    """How many tokens of an answer had come when; first none, at the start. A slow reader sees several at once."""
     generator = torch.Generator().manual_seed(seed)
     prompt = torch.randint(llm.config.vocab_size, (prompt_tokens,), generator=generator).tolist()
     params = SamplingParams(temperature=0.0, max_tokens=output_tokens, ignore_eos=True)
-    times: list[float] = []
+    arrivals = [(0, time.perf_counter())]
     async for output in llm.generate(TokensPrompt(prompt_token_ids=prompt), params):
-        if len(output.outputs[0].token_ids) > len(times):
-            times.append(time.perf_counter())
-    return times
+        tokens = len(output.outputs[0].token_ids)
+        if tokens > arrivals[-1][0]:
+            arrivals.append((tokens, time.perf_counter()))
+    return arrivals

@@ -92,6 +92,8 @@ class CPU:
         attention = [each for each in operators if isinstance(each, Attention)]
         if attention:
             breakdown["attention"] = self._attention_seconds(attention)
+        slowdown = self.profile.overhead.slowdown
+        breakdown = {name: slowdown * seconds for name, seconds in breakdown.items()}
         breakdown["step"] = self._overhead_seconds(operators, attention)
         total = sum(breakdown.values())
         bound: Bound = "compute" if compute_seconds > total / 2 else "memory"

@@ -39,16 +39,21 @@ class AttentionPoint:
 
 @dataclass(frozen=True)
 class Overhead:
-    """Seconds that a step takes beside its operators: scheduling, building the batch, sampling, streaming.
+    """What the engine makes of a step's operators: scheduling, building the batch, sampling, streaming.
 
     Attributes
     ----------
-    step : of every step; ``sequence`` and ``token`` of each of them on top.
+    step, sequence, token : seconds of every step, and of each sequence and token in it.
+    slowdown : of the operators in the engine over the same run one by one.
     """
 
     step: float
     sequence: float
     token: float
+    slowdown: float = 1.0
+
+
+NO_OVERHEAD = Overhead(0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -137,7 +142,7 @@ def _profile(content: dict[str, Any]) -> CPUProfile:
             for row in content["attention"]
         ),
         overhead=Overhead(
-            *(_seconds(content["overhead"][name]) for name in ("step", "sequence", "token"))
+            *(_seconds(content["overhead"][name]) for name in ("step", "sequence", "token", "slowdown"))
         ),
         memory_bytes=_count(content["memory_bytes"], least=1),
         watts=None if watts is None else _seconds(watts),
