@@ -108,6 +108,12 @@ def test_waves_keep_order_and_balance_and_go_one_hop(rows: int, first: int, adde
         assert np.concatenate(kept).tolist() == list(range(token + 1))
 
 
+def test_a_wave_into_a_full_row_is_refused() -> None:
+    tiles = {"k": np.zeros((2, 1, 1, 3, 1)), "held": np.full((2, 1, 1), 3)}
+    with pytest.raises(ValueError, match="row 0 of the KV cache is full with 3 tokens"):
+        Simulator(2, 1, tiles).run_step(Wave(("k",), "held", 1, Line("y", 2)))
+
+
 def test_pointwise_steps_run_what_they_are_told() -> None:
     step = Pointwise("double", ("v",), ("v",), 1)
     program = Description("twice", 2, 2, {}, (Repeat(2, (step,)),))

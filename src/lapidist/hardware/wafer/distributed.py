@@ -2,7 +2,14 @@
 
 Rank ``row * cols + col`` is core ``(row, col)``. It holds only its own tiles and does what the steps say with messages
 to the ranks that they name, over any backend (gloo, NCCL). What a wafer's routers do on the way is done by ranks here:
-a multicast is handed from neighbour to neighbour, and only its root counts as a sender.
+a multicast is handed from neighbour to neighbour, and only its root counts as a sender. Under
+``torchrun --nproc-per-node 9``::
+
+    dist.init_process_group("gloo")
+    problem = gemm_problem(3, 3, "meshgemm", a, b)
+    core = MeshRank(3, 3, problem.tiles)
+    core.run(problem.description)
+    tiles = core.gather(problem.output)  # on rank 0
 """
 
 import numpy as np

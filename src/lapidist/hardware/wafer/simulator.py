@@ -258,6 +258,8 @@ class Simulator:
         top = self.rows - 1
         while top > 0 and 0 < held[top] >= held[top - 1]:
             top -= 1
+        if top < self.rows - 1 and held[top] >= self.tiles[step.tiles[0]].shape[-2]:
+            raise ValueError(f"row {top} of the KV cache is full with {held[top]} tokens")
         for name in step.tiles:
             tile = self.tiles[name]
             oldest = tile[:, ..., 0, :].copy()
