@@ -54,7 +54,7 @@ def print_contest(entries: Sequence[Entry], device: Device, title: str) -> None:
 def print_request(cost: RequestCost, device: Device, title: str) -> None:
     """The phases of a request, what it comes to, and what makes up the cycles of each phase."""
     console = Console()
-    table = _table(title, "phase", "grid", "cycles", "ms", "regions", "on wafer", "KB/core", "tokens/s")
+    table = _table(title, "phase", "grid", "cycles", "ms", "regions", "KB/core", "tokens/s")
     for phase, tokens in ((cost.prefill, cost.prompt), (cost.decode, 1)):
         seconds = phase.cycles / device.clock_hz
         table.add_row(
@@ -62,8 +62,7 @@ def print_request(cost: RequestCost, device: Device, title: str) -> None:
             str(phase.grid),
             f"{phase.cycles:,.0f}",
             f"{1e3 * seconds:.4g}",
-            str(phase.regions),
-            str(phase.regions_on_wafer),
+            f"{phase.regions} of {phase.regions_on_wafer}",
             f"{phase.bytes_per_core / 1024:.1f}",
             f"{tokens / seconds:,.0f}",
         )
@@ -94,15 +93,14 @@ def print_request(cost: RequestCost, device: Device, title: str) -> None:
 
 
 def print_grids(costs: Sequence[PhaseCost], device: Device, title: str, count: int = 8) -> None:
-    """The fastest grids of a phase."""
-    table = _table(title, "grid", "cycles", "ms", "regions", "on wafer", "KB/core")
+    """The fastest grids of a phase; of regions those needed and those for which the wafer has room."""
+    table = _table(title, "grid", "cycles", "ms", "regions", "KB/core")
     for cost in costs[:count]:
         table.add_row(
             str(cost.grid),
             f"{cost.cycles:,.0f}",
             f"{1e3 * cost.cycles / device.clock_hz:.4g}",
-            str(cost.regions),
-            str(cost.regions_on_wafer),
+            f"{cost.regions} of {cost.regions_on_wafer}",
             f"{cost.bytes_per_core / 1024:.1f}",
         )
     Console().print(table)
