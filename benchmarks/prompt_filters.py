@@ -1,0 +1,309 @@
+"""The prompt phase with and without a prompt filter: time against the bound by arithmetic, memory against its formula.
+
+    python -m benchmarks.prompt_filters                        # the bundled model, the longest prompt that it takes
+    python -m benchmarks.prompt_filters --checkpoint out/llama-3.2-1b --lengths 32768
+    python -m benchmarks.prompt_filters --checkpoint llama-8b --lengths 8192,131072 --device cuda --layer 13
+
+Every run is a fresh process, plain and filtered ones in turn. It loads the checkpoint, runs every operator once,
+and then one prompt of random tokens up to its first token (the prompt phase) and some more (the generation phase).
+
+- Time: from when the prompt is first scheduled to its first token, both runs of the filter included. The bound is the
+  ratio of the FLOPs in matrix products and causal attention (``prompt_filters.forecast``): what a filter gains if its
+  FLOPs run as fast as those of the plain prompt.
+- Memory: the peak beside what was resident before the prompt. Predicted is the difference of what the methods
+  must hold: keys and values of the whole prompt in all layers, against its hidden states, rotary factors and the keys
+  and values of one layer.
+- Keys and values: tokens in the KV cache after the generation, which must be those kept and those generated.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.result_file import write_result
+
+GOAL = 0.95
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--checkpoint", default="tiny")
+    parser.add_argument("--lengths", help="such as 8192,32768 (default: the longest the model takes)")
+    parser.add_argument("--methods", default="gemfilter", help="such as gemfilter,fastkv,snapkv")
+    parser.add_argument("--keep", default="1024", help="tokens, or a share such as 0.1 (default: 1024)")
+    parser.add_argument("--layer", type=int, help="of gemfilter and fastkv (default: the method's)")
+    parser.add_argument("--generate", type=int, default=16, help="tokens after the first one")
+    parser.add_argument("--batched-tokens", type=int, default=512, help="tokens that run at once")
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--name", help="of the result file (default: prompt_filters_CHECKPOINT)")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child is not None:
+        print(json.dumps(_measure(json.loads(args.child))))
+        return
+    rows = []
+    for length in _lengths(args):
+        rows += _compare(args, length)
+    name = args.name or f"prompt_filters_{Path(args.checkpoint).name.replace('.', '_')}"
+    result = {
+        "claim": f"speed-up of gemfilter at least {GOAL} of the bound, KV cache of kept and generated tokens alone",
+        "checkpoint": args.checkpoint,
+        "device": args.device,
+        "batched_tokens": args.batched_tokens,
+        "rows": rows,
+        "met": all(row["met"] for row in rows if row["method"] == "gemfilter"),
+    }
+    print(f"written to {write_result(name, result)}")
+
+
+def _lengths(args: argparse.Namespace) -> list[int]:
+    from lapidist.bundled import resolve_model
+    from lapidist.models.config import ModelConfig
+
+    if args.lengths:
+        return [int(length) for length in args.lengths.split(",")]
+    context = ModelConfig.from_directory(resolve_model(args.checkpoint)).max_position_embeddings
+    return [context - args.generate - 1]
+
+
+def _compare(args: argparse.Namespace, length: int) -> list[dict[str, Any]]:
+    keep = float(args.keep) if "." in args.keep else int(args.keep)
+    filters: dict[str, dict[str, Any] | None] = {"full": None}
+    for method in args.methods.split(","):
+        filters[method] = {"method": method, "keep": keep}
+        if args.layer is not None and method in ("gemfilter", "fastkv"):
+            filters[method] |= {"layer": args.layer}  # type: ignore[operator]
+    runs: dict[str, list[dict[str, Any]]] = {method: [] for method in filters}
+    for _ in range(args.repeats):
+        for method, prompt_filter in filters.items():
+            runs[method].append(_child(args, length, prompt_filter))
+    full = runs.pop("full")
+    return [_row(method, length, full, filtered) for method, filtered in runs.items()]
+
+
+def _row(
+    method: str, length: int, full: list[dict[str, Any]], filtered: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Medians over the repeats; the speed-up is that of neighbouring runs."""
+    ratios = [a["prompt_seconds"] / b["prompt_seconds"] for a, b in zip(full, filtered, strict=True)]
+    speed_up, first = statistics.median(ratios), filtered[0]
+    saved = min(run["peak_bytes"] for run in full) - min(run["peak_bytes"] for run in filtered)
+    bound = first["bound"]
+    row = {
+        "method": method,
+        "prompt_tokens": length,
+        "kept_tokens": first["kept_tokens"],
+        "layer": first["layer"],
+        "full_seconds": [run["prompt_seconds"] for run in full],
+        "filtered_seconds": [run["prompt_seconds"] for run in filtered],
+        "filter_seconds": [run["filter_seconds"] for run in filtered],
+        "choice_share": statistics.median(run["choice_seconds"] / run["prompt_seconds"] for run in filtered),
+        "speed_up": speed_up,
+        "bound": bound,
+        "share_of_bound": speed_up / bound,
+        "weights_bytes": first["weights_bytes"],
+        "full_peak_bytes": [run["peak_bytes"] for run in full],
+        "filtered_peak_bytes": [run["peak_bytes"] for run in filtered],
+        "saved_bytes": saved,
+        "predicted_saved_bytes": full[0]["must_hold_bytes"] - first["must_hold_bytes"],
+        "kv_tokens": first["kv_tokens"],
+        "kv_bytes": first["kv_bytes"],
+        "kv_is_exact": first["kv_tokens"] == first["kept_tokens"] + first["decode_steps"],
+    }
+    row["met"] = row["share_of_bound"] >= GOAL and row["kv_is_exact"]
+    _print(row)
+    return row
+
+
+def _print(row: dict[str, Any]) -> None:
+    def mib(count: float) -> str:
+        return f"{count / 2**20:.1f}"
+
+    plain, filtered = (statistics.median(row[f"{name}_seconds"]) for name in ("full", "filtered"))
+    print(
+        f"{row['method']} {row['prompt_tokens']} -> {row['kept_tokens']} tokens (layer {row['layer']}): "
+        f"{row['speed_up']:.2f}x of {row['bound']:.2f}x possible ({row['share_of_bound']:.1%}), "
+        f"{plain:.2f} s -> {filtered:.2f} s, choosing takes {row['choice_share']:.2%}"
+    )
+    print(
+        f"  peak beside {mib(row['weights_bytes'])} MiB of weights: {mib(min(row['full_peak_bytes']))} -> "
+        f"{mib(min(row['filtered_peak_bytes']))} MiB, saved {mib(row['saved_bytes'])} of "
+        f"{mib(row['predicted_saved_bytes'])} predicted"
+    )
+    print(
+        f"  KV cache after generating: {row['kv_tokens']} tokens, {row['kv_bytes']} bytes, "
+        f"{'exactly' if row['kv_is_exact'] else 'NOT'} those kept and generated",
+        flush=True,
+    )
+
+
+def _child(args: argparse.Namespace, length: int, prompt_filter: dict[str, Any] | None) -> dict[str, Any]:
+    task = {
+        "checkpoint": args.checkpoint,
+        "device": args.device,
+        "length": length,
+        "generate": args.generate,
+        "batched_tokens": args.batched_tokens,
+        "prompt_filter": prompt_filter,
+    }
+    command = [sys.executable, "-m", "benchmarks.prompt_filters", "--child", json.dumps(task)]
+    found = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    result: dict[str, Any] = json.loads(found.stdout.splitlines()[-1])
+    return result
+
+
+def _measure(task: dict[str, Any]) -> dict[str, Any]:
+    """One prompt in this process."""
+    import torch
+
+    from lapidist.bundled import resolve_model
+    from lapidist.engine.engine import Engine, EngineConfig
+    from lapidist.engine.prompt_filters import forecast
+    from lapidist.engine.sampling_params import SamplingParams
+
+    length, generate = task["length"], task["generate"]
+    engine = Engine(
+        EngineConfig(
+            resolve_model(task["checkpoint"]),
+            device=task["device"],
+            max_model_len=length + generate + 1,
+            max_num_seqs=1,
+            max_num_batched_tokens=task["batched_tokens"],
+            enable_prefix_caching=False,
+        )
+    )
+    choice_seconds = _time_the_choice()
+    generator = torch.Generator().manual_seed(0)
+    token_ids = torch.randint(engine.config.vocab_size, (length,), generator=generator).tolist()
+
+    def params(tokens: int) -> SamplingParams:
+        return SamplingParams(
+            temperature=0, max_tokens=tokens, ignore_eos=True, prompt_filter=task["prompt_filter"]
+        )
+
+    _warm_up(engine.decoder, token_ids[:64])
+    before = _in_use(task["device"])
+    _reset_peak(task["device"])
+    request = engine.prepare("measured", {"prompt_token_ids": token_ids}, params(1 + generate))
+    engine.add(request)
+    while request.metrics.first_token_time is None:
+        engine.step()
+    peak = _peak(task["device"]) - before
+    sequence, steps = request.completions[0].sequence, 0
+    while steps < generate - 1:
+        engine.step()
+        steps += 1
+    kv_tokens = sequence.num_computed
+    kv_bytes = forecast.kv_bytes(engine.config, kv_tokens, engine.decoder.dtype.itemsize)
+    engine.abort_request("measured")
+    report, itemsize = request.filter_report, engine.decoder.dtype.itemsize
+    started = request.metrics.first_scheduled_time
+    assert started is not None
+    full = forecast.full_memory(engine.config, length, itemsize).total
+    is_filtered = report is not None and report.bypassed is None
+    kept = report.kept_tokens if report is not None else length
+    scratch = forecast.filter_memory(engine.config, length, itemsize).total
+    if is_filtered and report is not None and report.kept is None:
+        scratch += forecast.kv_bytes(engine.config, kept, itemsize)  # handed over to the cache
+    return {
+        "prompt_seconds": request.metrics.first_token_time - started,
+        "filter_seconds": report.seconds if report is not None else 0.0,
+        "choice_seconds": sum(choice_seconds),
+        "kept_tokens": kept,
+        "layer": report.layer if report is not None else None,
+        "bound": (report.forecast_gain if report is not None else None) or 1.0,
+        "peak_bytes": peak,
+        "must_hold_bytes": max(scratch, forecast.kv_bytes(engine.config, kept, itemsize))
+        if is_filtered
+        else full,
+        "weights_bytes": sum(engine.parts.byte_counts.values()),
+        "kv_tokens": kv_tokens,
+        "kv_bytes": kv_bytes,
+        "decode_steps": steps,
+    }
+
+
+def _warm_up(decoder: Any, token_ids: list[int]) -> None:
+    """Every operator once, without a page of the KV cache: memory is taken when a page is first used."""
+    import torch
+
+    from lapidist.engine.prompt_filters.layer_pass import LayerPass
+
+    with torch.inference_mode():
+        layers = LayerPass(decoder, token_ids, len(token_ids), 16)
+        for layer in range(decoder.config.num_layers):
+            for _ in layers.run(layer):
+                pass
+        decoder.logits(layers.hidden[-1:])
+
+
+def _time_the_choice() -> list[float]:
+    """A list that grows by the seconds of every call that scores or selects in GemFilter."""
+    from lapidist.engine.prompt_filters import gemfilter as module
+
+    seconds: list[float] = []
+
+    def timed(function: Any) -> Any:
+        def run(*arguments: Any) -> Any:
+            import torch
+
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            start = time.perf_counter()
+            result = function(*arguments)
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - start)
+            return result
+
+        return run
+
+    module.filter_scores = timed(module.filter_scores)
+    module.select = timed(module.select)
+    return seconds
+
+
+def _in_use(device: str) -> int:
+    """Bytes."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.memory_allocated()
+    return _status("VmRSS")
+
+
+def _reset_peak(device: str) -> None:
+    """Forget the peak so far."""
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak(device: str) -> int:
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.max_memory_allocated()
+    return _status("VmHWM")
+
+
+def _status(key: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(key):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"/proc/self/status has no {key}")
+
+
+if __name__ == "__main__":
+    main()
