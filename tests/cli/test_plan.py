@@ -51,6 +51,20 @@ def test_rates_and_clients_each_give_a_row(lapidist: Lapidist, machine: Path) ->
     assert [row["peak_running"] for row in clients["forecasts"]] == [1, 4]
 
 
+def test_conversations_are_counted_in_the_models_own_tokens(
+    lapidist: Lapidist, machine: Path, tmp_path: Path
+) -> None:
+    turns = [{"role": "user", "content": "Who was it?"}, {"role": "assistant", "content": "Nobody at all."}]
+    (tmp_path / "chat.json").write_text(json.dumps([{"messages": turns}] * 3))
+    result = lapidist("plan", "tiny", "--on", machine, "--trace", tmp_path / "chat.json", "--json", "-")
+    metrics = json.loads(result.stdout)["forecasts"][0]["metrics"]
+    assert metrics["completed"] == 3
+    assert 3 * 2 < metrics["prompt_tokens"] < 3 * 12
+    shape = lapidist("plan", "llama-3-8b", "--on", machine, "--trace", tmp_path / "chat.json")
+    assert shape.returncode == 2
+    assert "need a tokenizer" in shape.stderr
+
+
 def test_a_shared_prefix_is_found_in_the_cache(lapidist: Lapidist, machine: Path) -> None:
     result = plan(lapidist, "--on", machine, "--shared-prefix", 0.5, "--json", "-")
     assert json.loads(result.stdout)["forecasts"][0]["prefix_hit_tokens"] > 0

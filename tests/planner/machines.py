@@ -26,7 +26,7 @@ class Roofline:
             seconds = each.count * max(each.flops / 1e14, each.minimum_bytes / 1e12) / self.speed
             breakdown[each.name] = breakdown.get(each.name, 0.0) + seconds
         seconds = sum(breakdown.values())
-        return Estimate(seconds, 300 * seconds, "memory", breakdown)
+        return Estimate(seconds, 300 * seconds, "memory", breakdown, (0.9 * seconds, 1.2 * seconds))
 
 
 @dataclass(frozen=True)

@@ -123,6 +123,15 @@ def test_what_cannot_be_is_told_beside_what_can() -> None:
     assert "does not divide over 3 ranks" in refusals[1].reason
 
 
+def test_the_range_of_tpot_is_as_wide_as_that_of_a_step() -> None:
+    [forecast] = forecasts(machine())
+    assert forecast.metrics.tpot is not None
+    median = forecast.metrics.tpot.p50
+    assert forecast.tpot_interval_seconds == pytest.approx((0.9 * median, 1.2 * median))
+    [without] = forecasts(Machine(Metronome(), 80 * 10**9))
+    assert without.tpot_interval_seconds is None
+
+
 def test_parts_add_up_to_the_busy_time() -> None:
     for forecast in forecasts(machine(), machine(speed=3.0)):
         assert sum(forecast.seconds_by_part.values()) == pytest.approx(forecast.result.busy_seconds)

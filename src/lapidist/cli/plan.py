@@ -92,7 +92,9 @@ def plan(
     ] = 0.9,
     tokenizer: Annotated[
         Path | None,
-        typer.Option(help="Directory with a tokenizer.json, to count the tokens of ShareGPT conversations."),
+        typer.Option(
+            help="Directory with a tokenizer.json, for the lengths of ShareGPT conversations. (default: MODEL's)"
+        ),
     ] = None,
     json_file: Annotated[
         str | None, typer.Option("--json", help="Write all numbers to a file; - is standard output.")
@@ -118,7 +120,7 @@ def plan(
 
     if plot is not None:
         check_format(plot)
-    config = _config(model)
+    config, directory = _config(model)
     settings = PlanSettings(
         max_num_seqs,
         max_num_batched_tokens,
@@ -143,7 +145,9 @@ def plan(
     ]
     context_tokens = max_model_len or config.max_position_embeddings
     clients = _numbers(concurrency, int, "--concurrency")
-    traffic = [_traffic(spec, each, context_tokens, tokenizer) for spec in specs for each in clients]
+    traffic = [
+        _traffic(spec, each, context_tokens, tokenizer or directory) for spec in specs for each in clients
+    ]
     with progress_bar() as progress:
         forecasts, refusals = forecast(config, choices, traffic, settings, progress)
     described = {
@@ -160,17 +164,18 @@ def plan(
         raise typer.Exit(1)
 
 
-def _config(model: str) -> "ModelConfig":
-    """Of a checkpoint directory, the bundled model, or a public shape."""
+def _config(model: str) -> "tuple[ModelConfig, Path | None]":
+    """Of a checkpoint directory, the bundled model, or a public shape; and the directory, if it has a tokenizer."""
     from lapidist.bundled import resolve_model
     from lapidist.models.config import ModelConfig
 
     directory = resolve_model(model)
     if directory.is_dir():
-        return ModelConfig.from_directory(directory)
+        has_tokenizer = (directory / "tokenizer.json").is_file()
+        return ModelConfig.from_directory(directory), directory if has_tokenizer else None
     if "/" in model:
         raise ValueError(f"{model}: there is no such checkpoint directory")
-    return ModelConfig.of_shape(model)
+    return ModelConfig.of_shape(model), None
 
 
 def _traffic(

@@ -9,9 +9,10 @@ from lapidist.planner.machine import Machine
 from lapidist.planner.memory_fit import MemoryFit, fit_memory
 from lapidist.planner.simulation import ServingSettings, Simulation, SimulationResult
 from lapidist.planner.step_cost import TabledStepCost
+from lapidist.workload.lowering import lower
 from lapidist.workload.recipe import Recipe
 from lapidist.workload.serving_metrics import Metrics, Objective, summarize
-from lapidist.workload.step import SequenceStep
+from lapidist.workload.step import SequenceStep, Step
 from lapidist.workload.trace import Trace
 
 Progress = Callable[[str, int, int], None]  # what is simulated, requests finished, requests in all
@@ -90,6 +91,8 @@ class Forecast:
     max_batch : sequences of the trace's mean length that the KV cache holds.
     busy_share : of the time in which a step runs.
     seconds_by_part : where the time of the steps goes.
+    tpot_interval_seconds : 90 % interval of the median TPOT, as wide in proportion as the hardware model's interval of
+        a step of mean size; None where it states none.
     low_confidence : what the hardware model says against its own answers.
     """
 
@@ -105,6 +108,7 @@ class Forecast:
     max_batch: int
     busy_share: float
     seconds_by_part: dict[str, float] = field(default_factory=dict)
+    tpot_interval_seconds: tuple[float, float] | None = None
     low_confidence: tuple[str, ...] = ()
 
 
@@ -133,7 +137,7 @@ def plan(
             refusals.append(Refusal(option, str(error)))
             continue
         for each in traffic:
-            forecasts.append(_forecast(option, each, fit, cost, settings, progress))
+            forecasts.append(_forecast(config, option, each, fit, cost, settings, progress))
     return forecasts, refusals
 
 
@@ -157,6 +161,7 @@ def _prepare(config: ModelConfig, option: Option, settings: PlanSettings) -> tup
 
 
 def _forecast(
+    config: ModelConfig,
     option: Option,
     traffic: Traffic,
     fit: MemoryFit,
@@ -201,8 +206,24 @@ def _forecast(
         max_batch=fit.max_batch(sum(lengths) / len(lengths)),
         busy_share=result.busy_seconds / result.duration_seconds if result.duration_seconds else 0.0,
         seconds_by_part=cost.take_seconds_by_part(),
+        tpot_interval_seconds=_tpot_interval(config, option, result, metrics),
         low_confidence=tuple(sorted(cost.low_confidence)),
     )
+
+
+def _tpot_interval(
+    config: ModelConfig, option: Option, result: SimulationResult, metrics: Metrics
+) -> tuple[float, float] | None:
+    if metrics.tpot is None:
+        return None
+    batch = max(1, round(metrics.output_tokens / result.steps))
+    context = round((metrics.prompt_tokens + metrics.output_tokens / 2) / metrics.completed)
+    step = Step((SequenceStep(1, context),) * batch, batch)
+    estimate = option.machine.hardware.step(lower(config, option.recipe, step, option.tensor_parallel))
+    if estimate.interval_seconds is None:
+        return None
+    low, high = (metrics.tpot.p50 * edge / estimate.seconds for edge in estimate.interval_seconds)
+    return low, high
 
 
 def _per_million(dollars: float | None, tokens: int) -> float | None:

@@ -64,6 +64,7 @@ def _table(forecasts: Sequence[Forecast]) -> Table:
         "req/s",
         "TTFT ms\nP50/P95/P99",
         "TPOT ms\nP50/P95/P99",
+        "TPOT P50\n90 % range",
         "E2E s\nP50/P95/P99",
         "tokens/s",
         *(["goodput\nreq/s"] if has_objective else []),
@@ -83,13 +84,14 @@ def _table(forecasts: Sequence[Forecast]) -> Table:
 def _cells(forecast: Forecast, has_objective: bool) -> list[str]:
     option, metrics = forecast.option, forecast.metrics
     price = forecast.dollars_per_million_output_tokens
-    goodput = metrics.goodput_requests_per_second
+    goodput, interval = metrics.goodput_requests_per_second, forecast.tpot_interval_seconds
     return [
         (f"{option.tensor_parallel} x " if option.tensor_parallel > 1 else "") + option.machine.name,
         option.recipe.name,
         forecast.traffic.label,
         _percentiles(metrics.ttft, 1000),
         _percentiles(metrics.tpot, 1000),
+        "-" if interval is None else "-".join(_number(1000 * edge) for edge in interval),
         _percentiles(metrics.end_to_end, 1),
         f"{metrics.output_tokens_per_second:,.0f}",
         *(["-" if goodput is None else f"{goodput:.3g}"] if has_objective else []),
@@ -155,6 +157,7 @@ def _row(forecast: Forecast, is_on_front: bool) -> dict[str, Any]:
         "requests_per_second_offered": forecast.traffic.rate,
         "concurrency": forecast.traffic.concurrency,
         "metrics": asdict(forecast.metrics),
+        "tpot_p50_interval_seconds": forecast.tpot_interval_seconds,
         "dollars_per_million_output_tokens": forecast.dollars_per_million_output_tokens,
         "dollars_per_million_tokens": forecast.dollars_per_million_tokens,
         "dollars_per_hour_of_one_device": machine.dollars_per_hour,
