@@ -31,6 +31,10 @@ def main() -> None:
     _run("benchmarks.kernels.recompute_rate")
     _run("benchmarks.peers.engine_vs_peers", "--checkpoint", checkpoint)
     _run("benchmarks.peers.decode_curve", "--checkpoint", checkpoint)
+    _run("benchmarks.hardware.plan_speed")
+    _run("benchmarks.hardware.plan_published")
+    _run("benchmarks.hardware.cpu_forecast")
+    _run("benchmarks.hardware.cpu_forecast", "--checkpoint", checkpoint)
     quantized = f"{checkpoint}-qoq-g128"
     if not Path(quantized).is_dir():
         _run("lapidist.cli.main", "quantize", checkpoint, quantized)

@@ -88,13 +88,14 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--checkpoint", type=Path, default=TINY)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, help="default: 2 for tiny, else 1")
     parser.add_argument("--budget", type=float, default=45.0, help="seconds to measure operators, each round")
-    parser.add_argument("--requests", type=int, help="of each trace; default: 120 for tiny, else 24")
+    parser.add_argument("--requests", type=int, help="of each trace; default: 120 for tiny, else 20")
     parser.add_argument("--name", default=None, help="of the result file")
     args = parser.parse_args()
     began = time.monotonic()
-    requests = args.requests or (120 if args.checkpoint == TINY else 24)
+    rounds = args.rounds or (2 if args.checkpoint == TINY else 1)
+    requests = args.requests or (120 if args.checkpoint == TINY else 20)
     config = ModelConfig.from_directory(args.checkpoint)
     context = min(2048, config.max_position_embeddings)
     llm = AsyncLLM(
@@ -107,9 +108,9 @@ def main() -> None:
     pages = llm.stats().pages_total
     rows: dict[str, dict[str, list[dict[str, float]]]] = {}
     rates: dict[str, float] = {}
-    for number in range(args.rounds):
+    for number in range(rounds):
         print(
-            f"round {number + 1} of {args.rounds}: measuring operators, about {args.budget + 20:.0f} s",
+            f"round {number + 1} of {rounds}: measuring operators, about {args.budget + 20:.0f} s",
             flush=True,
         )
         profile = measure_cpu(
@@ -133,7 +134,7 @@ def main() -> None:
     llm.shutdown()
     result = {
         "checkpoint": args.checkpoint.name,
-        "rounds": args.rounds,
+        "rounds": rounds,
         "requests_per_trace": requests,
         "requests_per_second": rates,
         "seconds_taken": time.monotonic() - began,

@@ -36,7 +36,7 @@ class Traffic:
     @property
     def label(self) -> str:
         if self.concurrency is not None:
-            return f"{self.concurrency} clients"
+            return f"{self.concurrency} client{'s' * (self.concurrency > 1)}"
         return "offline" if self.rate is None else f"{self.rate:.3g}"
 
 
