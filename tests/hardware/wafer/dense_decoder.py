@@ -39,6 +39,9 @@ def random_weights(shape: SmallShape, seed: int = 0, kind: type = np.float32) ->
     def norm() -> np.ndarray:
         return rng.uniform(0.5, 1.5, shape.hidden_size).astype(kind)
 
+    def bias(channels: int) -> np.ndarray | None:
+        return rng.standard_normal(channels).astype(kind) if shape.qkv_bias else None
+
     hidden, wide = shape.hidden_size, shape.intermediate_size
     queries, keys = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
     layers = [
@@ -52,6 +55,9 @@ def random_weights(shape: SmallShape, seed: int = 0, kind: type = np.float32) ->
             gate=matrix(wide, hidden),
             up=matrix(wide, hidden),
             down=matrix(hidden, wide),
+            query_bias=bias(queries),
+            key_bias=bias(keys),
+            value_bias=bias(keys),
         )
         for _ in range(shape.num_layers)
     ]
@@ -68,8 +74,9 @@ def random_weights(shape: SmallShape, seed: int = 0, kind: type = np.float32) ->
 def dense_logits(shape: SmallShape, weights: DecoderWeights, tokens: list[int]) -> np.ndarray:
     """Logits of every token of a sequence, ``[tokens, vocab_size]``, in double precision."""
     x = weights.embedding[tokens].astype(np.float64)
-    for layer in weights.layers:
-        x = x + _attention(shape, weights, layer, _norm(x, layer.norm1, weights.norm_eps))
+    windows = shape.sliding_windows or (None,) * shape.num_layers
+    for layer, window in zip(weights.layers, windows, strict=True):
+        x = x + _attention(shape, weights, layer, window, _norm(x, layer.norm1, weights.norm_eps))
         inner = _norm(x, layer.norm2, weights.norm_eps)
         gate = inner @ layer.gate.T.astype(np.float64)
         x = x + (gate / (1 + np.exp(-gate)) * (inner @ layer.up.T)) @ layer.down.T
@@ -80,16 +87,24 @@ def _norm(x: np.ndarray, weight: np.ndarray, eps: float) -> np.ndarray:
     return x / np.sqrt(np.square(x).mean(axis=-1, keepdims=True) + eps) * weight
 
 
-def _attention(shape: SmallShape, weights: DecoderWeights, layer: LayerWeights, x: np.ndarray) -> np.ndarray:
+def _attention(
+    shape: SmallShape, weights: DecoderWeights, layer: LayerWeights, window: int | None, x: np.ndarray
+) -> np.ndarray:
     count = len(x)
-    query = (x @ layer.query.T).reshape(count, shape.num_heads, shape.head_dim)
-    key = (x @ layer.key.T).reshape(count, shape.num_kv_heads, shape.head_dim)
-    value = (x @ layer.value.T).reshape(count, shape.num_kv_heads, shape.head_dim)
+    query, key, value = x @ layer.query.T, x @ layer.key.T, x @ layer.value.T
+    if shape.qkv_bias:
+        query, key, value = query + layer.query_bias, key + layer.key_bias, value + layer.value_bias
+    query = query.reshape(count, shape.num_heads, shape.head_dim)
+    key = key.reshape(count, shape.num_kv_heads, shape.head_dim)
+    value = value.reshape(count, shape.num_kv_heads, shape.head_dim)
     angles = np.arange(count)[:, None] * weights.rope_frequencies
     query, key = _rotate(query, angles), _rotate(key, angles)
     shared = shape.num_heads // shape.num_kv_heads
     scores = np.einsum("qhd,khd->hqk", query, key.repeat(shared, axis=1)) * shape.head_dim**-0.5
-    scores = np.where(np.tri(count, dtype=bool), scores, -np.inf)
+    seen = np.tri(count, dtype=bool)
+    if window is not None:
+        seen &= ~np.tri(count, k=-window, dtype=bool)
+    scores = np.where(seen, scores, -np.inf)
     scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
     scores /= scores.sum(axis=-1, keepdims=True)
     merged = np.einsum("hqk,khd->qhd", scores, value.repeat(shared, axis=1)).reshape(count, -1)

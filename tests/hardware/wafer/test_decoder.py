@@ -96,6 +96,25 @@ def test_prefill_and_decode_against_dense_and_reference_kernels(
     assert np.abs(np.array(logits) - by_kernels).max() <= TOLERANCE
 
 
+@pytest.mark.parametrize("policy", ["shift", "concat"])
+@pytest.mark.parametrize(
+    "change",
+    [{"qkv_bias": True}, {"sliding_windows": (5, None)}, {"qkv_bias": True, "sliding_windows": (1, 30)}],
+    ids=["biases", "window and none", "biases and windows"],
+)
+def test_relatives_of_llama(change: dict, policy: str) -> None:
+    shape = replace(GQA, **change)
+    mesh, weights = decoder(shape, (6, 6), (4, 4), context=48, policy=policy)
+    tokens, logits = list(PROMPT), [mesh.prefill(PROMPT)]
+    for token in (7, 77, 1, 50, 3, 99):
+        tokens.append(token)
+        logits.append(mesh.decode(token))
+    expected = dense_logits(shape, weights, tokens)[len(PROMPT) - 1 :]
+    assert np.abs(np.array(logits) - expected).max() <= TOLERANCE
+    without = dense_logits(replace(shape, sliding_windows=(), qkv_bias=False), weights, tokens)
+    assert np.abs(without[len(PROMPT) - 1 :] - expected).max() > 100 * TOLERANCE, "the change matters"
+
+
 @given(
     shape=st.builds(
         lambda groups, shared, half, hidden, wide: SmallShape(
@@ -265,7 +284,9 @@ def test_half_precision_stays_near() -> None:
     half = DecoderWeights(
         weights.embedding.astype(np.float16),
         [
-            LayerWeights(**{name: array.astype(np.float16) for name, array in vars(layer).items()})
+            LayerWeights(
+                **{name: array.astype(np.float16) for name, array in vars(layer).items() if array is not None}
+            )
             for layer in weights.layers
         ],
         weights.norm.astype(np.float16),
@@ -283,10 +304,10 @@ def test_half_precision_stays_near() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"qkv_bias": True}, "has biases"),
+        ({"o_bias": True}, "biases of its outputs"),
+        ({"qkv_bias": True}, r"layer 0's query_bias must be \[64\], got nothing"),
         ({"qk_norm": True}, "norms of queries and keys"),
         ({"hidden_act": "gelu"}, "the activation gelu"),
-        ({"sliding_windows": (None, 8)}, "sliding windows"),
         ({"final_softcap": 30.0}, "capped logits"),
         ({"num_layers": 3}, "has 3 layers, weights are of 2"),
         ({"intermediate_size": 97}, r"layer 0's gate must be \[97, 64\], got \[96, 64\]"),

@@ -30,6 +30,7 @@ class DecodePlan:
     batch : sequences.
     phases : of the K-tree all-reduces.
     policy : of the KV cache: ``shift`` keeps rows even, ``concat`` puts all new tokens on the last row.
+    biased : queries, keys and values have a bias (Qwen2).
     """
 
     shape: LayerShape
@@ -39,6 +40,7 @@ class DecodePlan:
     batch: int = 1
     phases: int = 2
     policy: CachePolicy = "shift"
+    biased: bool = False
 
     def __post_init__(self) -> None:
         if min(self.rows, self.cols, self.row_capacity, self.batch) < 1:
@@ -72,6 +74,11 @@ class DecodePlan:
         return self.heads.kv_heads * self.heads.values()
 
     @property
+    def projected(self) -> int:
+        """Channels of queries, keys and values on a column."""
+        return self.queries + self.keys + self.values
+
+    @property
     def attended(self) -> int:
         return self.heads.queries_per_kv * self.values
 
@@ -90,7 +97,8 @@ def decode_layer(plan: DecodePlan, layers: int = 1, element_bytes: int = 2) -> D
         _tiles(plan, layers),
         (
             *_normalize(plan, "norm1"),
-            *_product(plan, "a", "wqkv", "qkv", "y", plan.hidden, plan.queries + plan.keys + plan.values),
+            *_product(plan, "a", "wqkv", "qkv", "y", plan.hidden, plan.projected),
+            *_bias(plan),
             Pointwise(
                 "rope",
                 ("qkv",),
@@ -157,6 +165,12 @@ def _product(
     return (multiply, *_allreduce(plan, out, plan.batch * n, contract))
 
 
+def _bias(plan: DecodePlan) -> tuple[Step, ...]:
+    if not plan.biased:
+        return ()
+    return (Pointwise("add", ("qkv", "bqkv"), ("qkv",), plan.batch * plan.projected, "add"),)
+
+
 def _append(plan: DecodePlan) -> tuple[Step, ...]:
     """Every row knows the new key and value; the last row keeps them, after the wave has made room."""
     elements = plan.batch * (plan.keys + plan.values)
@@ -203,9 +217,8 @@ def decode_attention(plan: DecodePlan) -> tuple[Step, ...]:
 def _tiles(plan: DecodePlan, layers: int) -> dict[str, Tile]:
     batch, hidden, wide = plan.batch, plan.hidden, plan.intermediate
     rows = batch * plan.heads.kv_heads * plan.heads.queries_per_kv
-    qkv = plan.queries + plan.keys + plan.values
     resident = {
-        "wqkv": hidden * qkv,
+        "wqkv": hidden * plan.projected,
         "wo": plan.attended * hidden,
         "wgateup": 2 * hidden * wide,
         "wdown": wide * hidden,
@@ -214,11 +227,13 @@ def _tiles(plan: DecodePlan, layers: int) -> dict[str, Tile]:
         "keys": batch * plan.row_capacity * plan.keys,
         "values": batch * plan.row_capacity * plan.values,
     }
+    if plan.biased:
+        resident["bqkv"] = plan.projected
     work = {
         "sums": rows,
         "maxima": rows,
         "a": batch * max(hidden, plan.attended, wide),
-        "qkv": batch * qkv,
+        "qkv": batch * plan.projected,
         "query": batch * plan.queries,
         "new key": batch * plan.keys,
         "new value": batch * plan.values,

@@ -11,12 +11,19 @@ from lapidist.hardware.wafer.simulator import Operation
 
 
 class DecodeOperations:
-    """Functions by the names that :func:`decode_layer` uses; set ``position`` to that of the new token first."""
+    """Functions by the names that :func:`decode_layer` uses.
+
+    Attributes
+    ----------
+    position : of the new token, to be set before a layer runs.
+    window : tokens that the layer's queries see, themselves included; None for all.
+    """
 
     def __init__(self, plan: DecodePlan, rope_frequencies: Array, norm_eps: float) -> None:
         self.plan, self.heads, self.norm_eps = plan, plan.heads, norm_eps
         self.frequencies = column_frequencies(plan.heads, rope_frequencies)
         self.position = 0
+        self.window: int | None = None
 
     def by_name(self) -> Mapping[str, Operation]:
         return {
@@ -59,8 +66,16 @@ class DecodeOperations:
         return keys, values, occupancy
 
     def mask(self, scores: Array, occupancy: Array) -> tuple[Array, Array]:
-        """Scaled scores of the tokens that a row holds, and the largest of each query in each row."""
-        held = np.arange(scores.shape[-1]) < occupancy.reshape(*occupancy.shape[:2], 1, 1, 1, 1)
+        """Scaled scores of the tokens that a row holds and the query sees, and the largest of each query in each row.
+
+        Rows hold tokens in order, so a row knows the positions of its own from how many there are above it.
+        """
+        by_row = occupancy.reshape(*occupancy.shape[:2], 1, 1, 1, 1)
+        place = np.arange(scores.shape[-1])
+        held = place < by_row
+        if self.window is not None:
+            above = np.cumsum(by_row, axis=0) - by_row
+            held &= above + place > self.position - self.window
         scale = scores.dtype.type(self.plan.shape.head_dim**-0.5)
         masked = np.where(held, scores * scale, scores.dtype.type(-np.inf))
         return masked, masked.max(axis=-1)

@@ -69,7 +69,13 @@ class MeshDecoder:
         self.prefill_mesh, self.decode_mesh = prefill_mesh, decode_mesh
         rows = decode_mesh.rows
         self.plan = DecodePlan(
-            shape, rows, decode_mesh.cols, -(-context // rows), phases=phases, policy=policy
+            shape,
+            rows,
+            decode_mesh.cols,
+            -(-context // rows),
+            phases=phases,
+            policy=policy,
+            biased=shape.qkv_bias,
         )
         element_bytes = weights.head.dtype.itemsize
         self.layer = decode_layer(self.plan, shape.num_layers, element_bytes)
@@ -93,11 +99,11 @@ class MeshDecoder:
         """
         if not 1 <= len(tokens) <= self.context:
             raise ValueError(f"a prompt has from 1 to {self.context} tokens here, got {len(tokens)}")
-        plan = PrefillPlan(self.shape, self.prefill_mesh.rows, self.prefill_mesh.cols, len(tokens))
+        mesh, shape = self.prefill_mesh, self.shape
+        plan = PrefillPlan(shape, mesh.rows, mesh.cols, len(tokens), shape.qkv_bias)
         program = prefill_layer(plan, self.shape.num_layers, self.weights.head.dtype.itemsize)
         self.prefill_mesh.admit(program)
-        operations = prefill_operations(plan, self.weights.rope_frequencies, self.weights.norm_eps)
-        simulator = Simulator(plan.rows, plan.cols, {}, operations, self._accumulator)
+        simulator = Simulator(plan.rows, plan.cols, {}, accumulator=self._accumulator)
         hidden = prefill_hidden(plan)
         x = hidden.place(self._embed(tokens))
         self._decode_tiles, self.relayout_traffic = [], []
@@ -108,6 +114,9 @@ class MeshDecoder:
                 for parameter in parameters(plan, self.plan)
             }
             simulator.tiles = {**placed, "x": x}
+            simulator.operations = prefill_operations(
+                plan, self.weights.rope_frequencies, self.weights.norm_eps, self._window(number)
+            )
             simulator.run(program)
             x = simulator.tiles["x"]
             self._decode_tiles.append(self._carry_over(plan, simulator.tiles))
@@ -128,7 +137,8 @@ class MeshDecoder:
         self._require_room()
         self._operations.position = self.tokens
         x = decode_hidden(self.plan).place(self._embed([token]))
-        for tiles in self._decode_tiles:
+        for number, tiles in enumerate(self._decode_tiles):
+            self._operations.window = self._window(number)
             self._decoding.tiles = {**tiles, "x": x}
             self._decoding.run(self.layer)
             x = self._decoding.tiles["x"]
@@ -178,6 +188,10 @@ class MeshDecoder:
             keys.collect(cache_as_matrices(tiles["keys"][:, :, 0]), *sides),
             values.collect(cache_as_matrices(tiles["values"][:, :, 0]), *sides),
         )
+
+    def _window(self, layer: int) -> int | None:
+        windows = self.shape.sliding_windows
+        return windows[layer] if windows else None
 
     def _embed(self, tokens: Sequence[int]) -> Array:
         wrong = next((token for token in tokens if not 0 <= token < self.shape.vocab_size), None)

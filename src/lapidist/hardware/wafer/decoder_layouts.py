@@ -28,7 +28,7 @@ class Parameter:
 
 def matrices(layer: LayerWeights) -> Mapping[str, Array]:
     """A layer's parameters as ``[input channels, output channels]`` by their names in prefill."""
-    return {
+    found = {
         "wq": layer.query.T,
         "wk": layer.key.T,
         "wv": layer.value.T,
@@ -39,6 +39,8 @@ def matrices(layer: LayerWeights) -> Mapping[str, Array]:
         "norm1": layer.norm1[None],
         "norm2": layer.norm2[None],
     }
+    biases = {"bq": layer.query_bias, "bk": layer.key_bias, "bv": layer.value_bias}
+    return found | {name: bias[None] for name, bias in biases.items() if bias is not None}
 
 
 def parameters(prefill: PrefillPlan, decode: DecodePlan) -> tuple[Parameter, ...]:
@@ -56,6 +58,8 @@ def parameters(prefill: PrefillPlan, decode: DecodePlan) -> tuple[Parameter, ...
         "norm1": "norm1",
         "norm2": "norm2",
     }
+    if prefill.biased:
+        fused |= {"bq": "bqkv", "bk": "bqkv", "bv": "bqkv"}
     return tuple(Parameter(name, fused[name], early[name], late[name]) for name in fused)
 
 
@@ -63,11 +67,18 @@ def _prefill_layouts(plan: PrefillPlan) -> Mapping[str, Layout]:
     heads, slots = plan.heads, plan.slots
     hidden = blocks(plan.shape.hidden_size, slots)
     wide = blocks(plan.shape.intermediate_size, slots)
-    norm = grid(np.zeros((slots, 1), np.int64), hidden)
+    one_row = np.zeros((slots, 1), np.int64)
+    norm = grid(one_row, hidden)
+    queries = _per_slot(heads.query_columns(), slots, plan.queries)
+    keys = _per_slot(heads.key_columns(), slots, plan.keys)
+    values = _per_slot(heads.value_columns(plan.value_slots_per_col), slots, plan.values)
     return {
-        "wq": skewed(hidden, _per_slot(heads.query_columns(), slots, plan.queries)),
-        "wk": skewed(hidden, _per_slot(heads.key_columns(), slots, plan.keys)),
-        "wv": skewed(hidden, _per_slot(heads.value_columns(plan.value_slots_per_col), slots, plan.values)),
+        "wq": skewed(hidden, queries),
+        "wk": skewed(hidden, keys),
+        "wv": skewed(hidden, values),
+        "bq": grid(one_row, queries),
+        "bk": grid(one_row, keys),
+        "bv": grid(one_row, values),
         "wo": skewed(_per_slot(heads.output_rows(plan.value_slots_per_col), slots, plan.attended), hidden),
         "wgate": skewed(hidden, wide),
         "wup": skewed(hidden, wide),
@@ -94,10 +105,16 @@ def _decode_layouts(plan: DecodePlan) -> Mapping[str, Layout]:
         return channels.reshape(plan.cols, -1)
 
     norm = crossed(np.zeros((plan.cols, 1), np.int64), hidden)
+    one_row = np.zeros((plan.rows, 1), np.int64)
+    queries, keys = per_col(heads.query_columns()), per_col(heads.key_columns())
+    values = per_col(heads.value_columns())
     return {
-        "wq": grid(hidden, per_col(heads.query_columns())),
-        "wk": grid(hidden, per_col(heads.key_columns())),
-        "wv": grid(hidden, per_col(heads.value_columns())),
+        "wq": grid(hidden, queries),
+        "wk": grid(hidden, keys),
+        "wv": grid(hidden, values),
+        "bq": grid(one_row, queries),
+        "bk": grid(one_row, keys),
+        "bv": grid(one_row, values),
         "wo": crossed(per_col(heads.output_rows()), hidden),
         "wgate": grid(hidden, wide),
         "wup": grid(hidden, wide),

@@ -9,7 +9,7 @@ from lapidist.workload.lowering import DecoderShape
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """Of one layer; projections as ``[output channels, input channels]``, norms as ``[channels]``."""
+    """Of one layer; projections as ``[output channels, input channels]``, norms and biases as ``[channels]``."""
 
     norm1: Array
     query: Array
@@ -20,6 +20,9 @@ class LayerWeights:
     gate: Array
     up: Array
     down: Array
+    query_bias: Array | None = None
+    key_bias: Array | None = None
+    value_bias: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ _NAMES = {
     "up": "mlp.up_proj",
     "down": "mlp.down_proj",
 }
+_BIASES = {"query_bias": "self_attn.q_proj", "key_bias": "self_attn.k_proj", "value_bias": "self_attn.v_proj"}
 """Where a Hugging Face checkpoint has what :class:`LayerWeights` calls so."""
 
 
@@ -75,7 +79,12 @@ def checkpoint_weights(
             **{
                 ours: tensor(f"model.layers.{number}.{theirs}.weight", sides[ours])
                 for ours, theirs in _NAMES.items()
-            }
+            },
+            **{
+                ours: tensor(f"model.layers.{number}.{theirs}.bias", sides[ours])
+                for ours, theirs in _BIASES.items()
+                if ours in sides
+            },
         )
         for number in range(shape.num_layers)
     ]
@@ -87,17 +96,16 @@ def checkpoint_weights(
 
 
 def require_plain_decoder(shape: DecoderShape) -> None:
-    """A mesh runs Llama's layer: RMSNorm, RoPE, causal attention with shared heads, SiLU gate, no biases.
+    """A mesh runs Llama's layer and its near relatives: Mistral's sliding windows, Qwen2's biases.
 
     Raises
     ------
     ValueError : the model has something else; the sentence names it.
     """
     extras = {
-        "biases": shape.qkv_bias or shape.o_bias or shape.mlp_bias,
+        "biases of its outputs": shape.o_bias or shape.mlp_bias,
         "norms of queries and keys": shape.qk_norm,
         "norms behind its blocks": shape.sandwich_norms,
-        "sliding windows": any(window is not None for window in shape.sliding_windows),
         "scaled embeddings": shape.embedding_scale != 1.0,
         "capped logits": shape.final_softcap is not None,
         f"the activation {shape.hidden_act}": shape.hidden_act != "silu",
@@ -125,14 +133,16 @@ def require_shapes(shape: DecoderShape, weights: DecoderWeights) -> None:
             for name, sides in _layer_sides(shape).items()
         ]
     for name, array, sides in found:
-        if array.shape != sides:
-            raise ValueError(f"{name} must be {list(sides)}, got {list(array.shape)}")
+        if array is None or array.shape != sides:
+            given = "nothing" if array is None else list(array.shape)
+            raise ValueError(f"{name} must be {list(sides)}, got {given}")
 
 
 def _layer_sides(shape: DecoderShape) -> Mapping[str, tuple[int, ...]]:
     hidden, wide = shape.hidden_size, shape.intermediate_size
     queries, keys = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
-    return {
+    biases = {"query_bias": (queries,), "key_bias": (keys,), "value_bias": (keys,)}
+    return (biases if shape.qkv_bias else {}) | {
         "norm1": (hidden,),
         "query": (queries, hidden),
         "key": (keys, hidden),

@@ -24,12 +24,17 @@ class PrefillPlan:
 
     ``slots`` squared tiles on the whole mesh, ``group_slots`` squared ones in each group of attention heads; sides are
     rounded up to whole tiles.
+
+    Attributes
+    ----------
+    biased : queries, keys and values have a bias (Qwen2).
     """
 
     shape: LayerShape
     rows: int
     cols: int
     tokens: int
+    biased: bool = False
 
     def __post_init__(self) -> None:
         if min(self.rows, self.cols, self.tokens) < 1:
@@ -189,9 +194,20 @@ def _projections(plan: PrefillPlan) -> tuple[Step, ...]:
         _product(plan, "a", "wq", "q", plan.hidden, plan.queries),
         _product(plan, "a", "wk", "k", plan.hidden, plan.keys),
         _product(plan, "a", "wv", "v", plan.hidden, plan.values),
+        *_biases(plan),
         _local(plan, "rope", "q", "queries", plan.queries, "query heads"),
         _local(plan, "rope", "k", "keys", plan.keys, "key heads"),
         _local(plan, "copy", "v", "values", plan.values, "value heads"),
+    )
+
+
+def _biases(plan: PrefillPlan) -> tuple[Step, ...]:
+    if not plan.biased:
+        return ()
+    return (
+        _local(plan, "add", "q,bq", "q", plan.queries, "add"),
+        _local(plan, "add", "k,bk", "k", plan.keys, "add"),
+        _local(plan, "add", "v,bv", "v", plan.values, "add"),
     )
 
 
@@ -291,6 +307,8 @@ def _tiles(plan: PrefillPlan, layers: int) -> dict[str, Tile]:
         "norm1": hidden,
         "norm2": hidden,
     }
+    if plan.biased:
+        weights |= {"bq": plan.queries, "bk": plan.keys, "bv": plan.values}
     work = {
         "sums": row_heads,
         "maxima": row_heads,

@@ -14,10 +14,16 @@ from lapidist.hardware.wafer.simulator import Operation
 
 
 def prefill_operations(
-    plan: PrefillPlan, rope_frequencies: Array, norm_eps: float
+    plan: PrefillPlan, rope_frequencies: Array, norm_eps: float, window: int | None = None
 ) -> Mapping[str, Operation]:
-    """Functions by the names that :func:`prefill_layer` uses; ``rope_frequencies [head_dim // 2]``."""
-    work = _Prefill(plan, rope_frequencies, norm_eps)
+    """Functions by the names that :func:`prefill_layer` uses.
+
+    Parameters
+    ----------
+    rope_frequencies : ``[head_dim // 2]``.
+    window : tokens that a query sees, itself included; None for all.
+    """
+    work = _Prefill(plan, rope_frequencies, norm_eps, window)
     return {
         "square sums": work.square_sums,
         "normalize": work.normalize,
@@ -55,8 +61,10 @@ def column_frequencies(heads: HeadGroups, frequencies: Array) -> Array:
 class _Prefill:
     """The sizes of a plan at hand for every function."""
 
-    def __init__(self, plan: PrefillPlan, rope_frequencies: Array, norm_eps: float) -> None:
-        self.plan, self.heads, self.norm_eps = plan, plan.heads, norm_eps
+    def __init__(
+        self, plan: PrefillPlan, rope_frequencies: Array, norm_eps: float, window: int | None
+    ) -> None:
+        self.plan, self.heads, self.norm_eps, self.window = plan, plan.heads, norm_eps, window
         tokens = plan.group_slots * plan.group_slot_tokens
         positions = np.arange(tokens).reshape(plan.group_slots, 1, plan.group_slot_tokens, 1)
         self.angles = positions * column_frequencies(plan.heads, rope_frequencies)[:, None, :]
@@ -91,14 +99,17 @@ class _Prefill:
         return np.ascontiguousarray(by_slot).reshape(plan.group_slots, -1, *by_slot.shape[3:])
 
     def mask(self, scores: Array) -> tuple[Array, Array]:
-        """Scaled scores, nothing of later tokens, and the largest of each query on each core."""
+        """Scaled scores, nothing of tokens out of sight, and the largest of each query on each core."""
         plan = self.plan
         size, slots = plan.group_slot_tokens, plan.group_slots
         position = np.arange(slots * size).reshape(slots, size)
         queries = np.tile(position, self.heads.queries_per_kv)[:, None, None, :, None]
         keys = np.tile(position, (self.heads.groups, 1))[None, :, None, None, :]
         scale = scores.dtype.type(self.plan.shape.head_dim**-0.5)
-        masked = np.where(keys <= queries, scores * scale, scores.dtype.type(-np.inf))
+        seen = keys <= queries
+        if self.window is not None:
+            seen &= keys > queries - self.window
+        masked = np.where(seen, scores * scale, scores.dtype.type(-np.inf))
         return masked, self._group_columns(masked).max(axis=(2, -1))
 
     def exponentials(self, scores: Array, maxima: Array) -> tuple[Array, Array]:
