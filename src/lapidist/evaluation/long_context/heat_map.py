@@ -2,6 +2,7 @@
 
 import math
 import os
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from lapidist.evaluation.long_context.result import MethodResult
 _PANELS_ABREAST = 4
 _MOST_WRITTEN = 16  # columns; in narrower cells there is no room for numbers
 _MOST_LABELS = 12
+_INCHES_PER_CHARACTER = 0.085  # of titles
 
 
 def plot_heat_maps(
@@ -43,14 +45,14 @@ def plot_heat_maps(
     panels = list(figure.subplots(lines, abreast, squeeze=False, sharey=True).flat)
     for number, (axes, result) in enumerate(zip(panels, results, strict=False)):
         image = _draw(axes, result.grid, result.rows, result.columns)
-        axes.set_title(f"{result.method.label}  {result.mean:.1%}", fontsize=9, parse_math=False)
+        axes.set_title(_title(result, width), fontsize=9, parse_math=False)
         if number % abreast == 0:
             axes.set_ylabel(row_label)
         if number + abreast >= len(results):
             axes.set_xlabel(column_label)
     for axes in panels[len(results) :]:
         axes.set_visible(False)
-    figure.colorbar(image, ax=panels, label="score", shrink=0.9)
+    figure.colorbar(image, ax=panels, label="score", aspect=20 * lines, pad=0.01)
     _save(figure, path)
 
 
@@ -62,13 +64,23 @@ def plot_method_map(results: Sequence[MethodResult], path: Path, title: str) -> 
     OSError : the file cannot be written.
     """
     grid = np.array([result.grid.mean(0) for result in results])
-    labels = [f"{result.method.label}  {result.mean:.1%}" for result in results]
-    width = min(max(0.55 * grid.shape[1], 2.2), 12.0) + 0.085 * max(map(len, labels)) + 1.3
+    labels = [_title(result, inches=3) for result in results]
+    width = (
+        min(max(0.55 * grid.shape[1], 2.2), 12.0)
+        + 0.085 * max(len(line) for label in labels for line in label.splitlines())
+        + 1.3
+    )
     figure = Figure(figsize=(width, 0.35 * len(results) + 2.2), layout="constrained")
     figure.suptitle(title, fontsize=11, parse_math=False)
     axes = figure.subplots()
     figure.colorbar(_draw(axes, grid, labels, results[0].columns), ax=axes, label="score")
     _save(figure, path)
+
+
+def _title(result: MethodResult, inches: float) -> str:
+    """Method and mean, in lines that a panel of such a width holds."""
+    words = f"{result.method.label.replace(':', ' ')}  {result.mean:.1%}"
+    return textwrap.fill(words, max(12, int(inches / _INCHES_PER_CHARACTER)), break_long_words=False)
 
 
 def _draw(axes: Axes, grid: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> AxesImage:
