@@ -55,6 +55,7 @@ def calibrate_attention(
     from lapidist.bundled import resolve_model
     from lapidist.cli.calibrate_attention_plot import plot_row_maxima
     from lapidist.cli.calibrate_attention_report import print_report, to_json
+    from lapidist.cli.checkpoint_destination import check_destination
     from lapidist.cli.tune_plot import check_plot
     from lapidist.models.calibration.text_files import read_texts
 
@@ -62,7 +63,7 @@ def calibrate_attention(
     if plot is not None:
         check_plot(plot)
     if not dry_run:
-        _check_destination(directory, out)
+        check_destination(directory, out)
     texts = read_texts(text) if text else None
     calibration = _calibrate(directory, dtype, device, texts, tokens, context)
     saved = None if dry_run else _save(directory, out, calibration)
@@ -76,24 +77,6 @@ def calibrate_attention(
         plot_row_maxima(calibration, plot, title=model)
     if not calibration.succeeded:
         raise typer.Exit(1)
-
-
-def _check_destination(directory: Path, out: Path | None) -> None:
-    """Refuse before the run what could not be written after it."""
-    from lapidist.bundled import TINY
-    from lapidist.models.calibration.checkpoint_files import check_new, check_writable
-    from lapidist.models.config import ModelConfig
-
-    ModelConfig.from_directory(directory)
-    if out is not None:
-        check_new(out)
-    elif directory.resolve() == TINY.resolve():
-        raise ValueError(
-            f"the bundled model is part of the installed package ({TINY}) and stays as it is: "
-            "write a calibrated copy with --out DIR, or only report with --dry-run"
-        )
-    else:
-        check_writable(directory)
 
 
 def _calibrate(

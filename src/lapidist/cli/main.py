@@ -6,6 +6,7 @@ import typer
 
 from lapidist.cli.bench import bench
 from lapidist.cli.calibrate_attention import calibrate_attention
+from lapidist.cli.calibrate_filter import calibrate_filter
 from lapidist.cli.chat import chat
 from lapidist.cli.cpu import cpu
 from lapidist.cli.demo import demo
@@ -40,6 +41,7 @@ app.command("import-qserve")(import_qserve)
 app.command("plan")(plan)
 app.command("tune")(tune)
 app.command("calibrate-attention")(calibrate_attention)
+app.command("calibrate-filter")(calibrate_filter)
 app.add_typer(bench, name="bench")
 app.add_typer(cpu, name="cpu")
 app.add_typer(evaluate, name="eval")

@@ -1,7 +1,7 @@
 """Which layer finds what matters in a prompt, and how many tokens are enough: a sweep over layers with hidden facts.
 
-GemFilter (arXiv 2409.17422) looks for the first layer from which on the chosen tokens hit a hidden fact. Here each layer
-is also judged by what counts: whether the model answers from the tokens that it chose.
+GemFilter (arXiv 2409.17422) looks for the first layer from which on the chosen tokens hit a hidden fact. Here each
+layer is also judged by what counts: whether the model answers from the tokens that it chose.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,9 +15,10 @@ from lapidist.engine.prompt_filters.config import GemFilter
 from lapidist.engine.prompt_filters.gemfilter import filter_scores
 from lapidist.engine.prompt_filters.layer_pass import LayerPass, Tail
 from lapidist.engine.prompt_filters.selection import kept_tokens, select
-from lapidist.evaluation.haystack import Haystack
+from lapidist.evaluation.haystack import Haystack, haystack_of
 from lapidist.evaluation.logit_run import LogitRun
 from lapidist.evaluation.needle import Probe, answers, cell_probes
+from lapidist.models.calibration.default_text import default_texts
 from lapidist.models.decoder import Decoder
 from lapidist.models.filter_config import FilterDefaults
 from lapidist.models.tokenizer import Tokenizer
@@ -100,7 +101,9 @@ def calibrate_filter(
     if not 1 <= length <= context:
         raise ValueError(f"length must be from 1 to the model's context of {context} tokens, got {length}")
     if not keeps or not all(0 < keep <= 1 for keep in keeps):
-        raise ValueError(f"shares to keep must be above 0 and up to 1, got {', '.join(map(str, keeps)) or 'none'}")
+        raise ValueError(
+            f"shares to keep must be above 0 and up to 1, got {', '.join(map(str, keeps)) or 'none'}"
+        )
     keeps = tuple(sorted(set(keeps)))
     probes = [
         probe
@@ -124,12 +127,24 @@ def calibrate_filter(
     )
 
 
+def calibration_haystack(tokenizer: Tokenizer, texts: Sequence[str] | None, length: int) -> Haystack:
+    """Text to hide facts in, enough for prompts of ``length`` tokens; None is a mixture that ships with Lapidist."""
+    if texts is not None:
+        return haystack_of("\n\n".join(texts), tokenizer)
+    parts: list[str] = []
+    characters = 0
+    for part in default_texts():
+        parts.append(part)
+        characters += len(part)
+        if characters > 16 * length:  # a token is rarely longer than eight
+            break
+    return haystack_of("".join(parts), tokenizer)
+
+
 class _Sweep:
     """Results by prompt, each ``[layers][keeps]``."""
 
-    def __init__(
-        self, run: LogitRun, decoder: Decoder, options: GemFilter, keeps: tuple[float, ...]
-    ) -> None:
+    def __init__(self, run: LogitRun, decoder: Decoder, options: GemFilter, keeps: tuple[float, ...]) -> None:
         self._run, self._decoder, self._options, self._keeps = run, decoder, options, keeps
         self.full: list[bool] = []
         self.accuracy: list[np.ndarray] = []
@@ -156,7 +171,9 @@ class _Sweep:
 
     def _choice(self, scores: Tensor, keep: float) -> list[int]:
         options, count = self._options, kept_tokens(keep, len(scores))
-        found: list[int] = select(scores, count, options.keep_first, options.keep_last, options.chunk).tolist()
+        found: list[int] = select(
+            scores, count, options.keep_first, options.keep_last, options.chunk
+        ).tolist()
         return found
 
 
