@@ -1,10 +1,18 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from lapidist.cli.wafer_run import _weights
+from lapidist.hardware.wafer.decoder import MeshDecoder
+from lapidist.hardware.wafer.device import load_device
+from lapidist.hardware.wafer.mesh import Mesh
+from lapidist.models.load import load_decoder
 from tests.checkpoints import write_random_llama
 from tests.cli.command import Lapidist, command
+from tests.family_checkpoints import VARIANTS, build, save
+from tests.paged_decoding import logits_in_steps
 
 
 @pytest.fixture
@@ -28,6 +36,36 @@ def test_tokens_are_those_of_the_engine(lapidist: Lapidist, llama: Path) -> None
     assert found["phases"]["decode"]["grid"] == "6x8"
     assert found["phases"]["decode"]["sent_bytes"] > 0
     assert sum(found["tokens_of_each_row"]) == found["prompt_tokens"] + len(found["token_ids"]) - 1
+
+
+@pytest.mark.parametrize(
+    "name", ["llama", "llama-linear", "mistral", "mistral-full", "qwen2", "qwen2-window"]
+)
+def test_checkpoints_of_several_families(name: str, tmp_path: Path) -> None:
+    """Prefill, then decode past the window, as our own models compute it."""
+    directory = save(build(VARIANTS[name], seed=3), tmp_path)
+    model = load_decoder(directory)
+    mesh = Mesh(load_device("wse-2"), 7, 7)
+    decoder = MeshDecoder(model.config, _weights(directory, model.config), mesh, mesh, context=24)
+    tokens = [int(token) for token in np.random.default_rng(0).integers(1, 131, 22)]
+    logits = [decoder.prefill(tokens[:16]), *(decoder.decode(token) for token in tokens[16:])]
+    theirs = logits_in_steps(model, tokens, len(tokens), [len(tokens)], scattered=False)[15:].numpy()
+    assert theirs.std() > 0.5
+    assert np.abs(np.array(logits) - theirs).max() <= 1e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("phi3", "runs checkpoints of LlamaForCausalLM"),
+        ("llama3", "RoPE of the kinds default and linear"),
+        ("llama-biases-tied", "biases of its outputs"),
+    ],
+)
+def test_families_that_the_mesh_does_not_run(name: str, message: str, tmp_path: Path) -> None:
+    directory = save(build(VARIANTS[name], seed=3), tmp_path)
+    with pytest.raises(ValueError, match=message):
+        _weights(directory, load_decoder(directory).config)
 
 
 def test_the_table_names_both_phases(lapidist: Lapidist, llama: Path) -> None:

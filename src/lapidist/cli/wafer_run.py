@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from lapidist.models.config import ModelConfig
 
 
+_ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM")
+
+
 def run(
     model: Annotated[
         str, typer.Argument(help="Checkpoint directory ('tiny' is the bundled one).", metavar="MODEL")
@@ -46,7 +49,7 @@ def run(
     ] = "wse-2",
     as_json: AsJson = False,
 ) -> None:
-    """Run a small Llama in fp32 on simulated cores: MeshGEMM prefill, K-tree decode, messages and memory counted.
+    """Run a small Llama, Mistral or Qwen2 in fp32 on simulated cores, messages and memory counted.
 
     Nothing is estimated here: every core computes with its own tiles and what it was sent. A configuration that does
     not fit into the memory or the routes of a core is refused.
@@ -95,6 +98,10 @@ def _weights(directory: Path, config: "ModelConfig") -> "DecoderWeights":
     from lapidist.hardware.wafer.decoder_weights import checkpoint_weights, require_plain_decoder
     from lapidist.models.weights import WeightFiles
 
+    if config.architecture not in _ARCHITECTURES:
+        raise ValueError(
+            f"the wafer runs checkpoints of {', '.join(_ARCHITECTURES)}, {directory} is of {config.architecture}"
+        )
     require_plain_decoder(config)
     if config.quantization is not None:
         raise ValueError(
