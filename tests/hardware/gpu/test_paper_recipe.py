@@ -7,6 +7,7 @@ import pytest
 from lapidist.hardware.gpu.accuracy import accuracy
 from lapidist.hardware.gpu.ada_data import RUNS_FILE, read_ada_data
 from lapidist.hardware.gpu.contention import OneBitPower
+from lapidist.hardware.gpu.leakage import LeakageError, check_no_leakage
 from lapidist.hardware.gpu.paper_recipe import (
     TARGETS,
     PaperForests,
@@ -48,7 +49,10 @@ def test_unseen_shapes_undo_it(pool: pd.DataFrame) -> None:
 
 
 def test_test_rows_repeat_train_rows(pool: pd.DataFrame) -> None:
-    assert repeated_in_train(pool, paper_split(len(pool))) > 0.99
+    split = paper_split(len(pool))
+    assert repeated_in_train(pool, split) > 0.99
+    with pytest.raises(LeakageError, match="36 keys are in both"):
+        check_no_leakage(*split.apply(pool), key=("M", "N", "K"))
 
 
 def test_one_bit_beats_the_power_forest(pool: pd.DataFrame) -> None:

@@ -2,8 +2,8 @@
 
 A law in waves of tiles carries what a data sheet tells: SMs, rates, bandwidth and the power limit. Libraries pick one
 of a few tiles and may split K; the law takes the fastest. Trees on features without a unit (waves, fill, waste,
-alignment) correct it. GPUs of a neighbouring compute capability count more, because they run nearly the same kernels;
-where none of the same generation is measured the trees stay coarse, since details of other kernels do not carry over.
+alignment) correct it. GPUs that run the same family of kernels count most, then those of a neighbouring compute
+capability; where none of the same generation is measured the trees stay coarse, since details do not carry over.
 NeuSight (Lee et al., ASPLOS 2025) asks the same question and publishes the measurements.
 """
 
@@ -45,8 +45,11 @@ _ENERGY_GAIN = {
     "blackwell": 3.4,
 }
 _SPLITS = (1, 2, 4, 8)  # ways to share K between blocks
-_CAPABILITY_SCALE = 0.7  # a difference of compute capability by which the weight of a GPU falls by a factor e
-_LEAST_WEIGHT = 0.05
+# Compute capabilities from which cuBLAS runs single precision by other kernels (named maxwell_, volta_, ampere_sgemm).
+_NEW_KERNELS = (7.0, 8.0)
+_OTHER_KERNELS = 0.15  # weight of a GPU with other kernels against one with the same
+_CAPABILITY_SCALE = 0.7  # a difference of compute capability by which that weight falls by a factor e
+_LEAST_WEIGHT = 0.02
 _SAME_GENERATION = 0.11  # between compute capabilities
 _SAMPLE = 1500
 _FEATURE_TILES: tuple[Tile, ...] = ((128, 128), (128, 64), (64, 64), (128, 32), (32, 32), (256, 128))
@@ -75,7 +78,9 @@ class UnseenGPUModel:
         """
         _check(rows, sheets, target)
         distance = {gpu: abs(_capability(sheets[gpu]) - _capability(target)) for gpu in rows["gpu"].unique()}
-        weight = np.exp(-rows["gpu"].map(distance).to_numpy(dtype=float) / _CAPABILITY_SCALE) + _LEAST_WEIGHT
+        weight = (
+            rows["gpu"].map({gpu: _weight(sheets[gpu], target) for gpu in distance}).to_numpy(dtype=float)
+        )
         measured = np.log(rows["seconds"].to_numpy(dtype=float))
         parameters = _fit_law(rows, sheets, weight, measured)
         law = _by_gpu(rows, lambda part, gpu: _law(parameters, part, sheets[gpu]))
@@ -179,6 +184,13 @@ def _sizes(shapes: pd.DataFrame) -> tuple[FloatArray, FloatArray, FloatArray, Fl
 def _flops(shapes: pd.DataFrame) -> FloatArray:
     batch, m, n, k = _sizes(shapes)
     return 2 * batch * m * n * k
+
+
+def _weight(measured: DataSheet, target: DataSheet) -> float:
+    here, there = _capability(measured), _capability(target)
+    if all((here >= new) == (there >= new) for new in _NEW_KERNELS):
+        return 1.0
+    return _OTHER_KERNELS * float(np.exp(-abs(here - there) / _CAPABILITY_SCALE)) + _LEAST_WEIGHT
 
 
 def _capability(sheet: DataSheet) -> float:
