@@ -72,7 +72,7 @@ def page(cells: list[Cell], contradictions: list[Contradiction]) -> str:
 def table(cells: list[Cell]) -> str:
     lines = ["| row | column | published | ours | error | ours is |", "|---|---|---:|---:|---:|---|"]
     lines += [
-        f"| {cell.row} | {cell.column} | {cell.published:,g} {cell.unit} | {_like(cell)} "
+        f"| {cell.row} | {cell.column} | {cell.published:,.7g} {cell.unit} | {_like(cell)} "
         f"| {cell.error:+.1%} | {cell.how} |"
         for cell in cells
     ]

@@ -75,6 +75,7 @@ def test_a_request(lapidist: Lapidist, tmp_path: Path) -> None:
     assert "fastest grids for prefill" in result.stdout
     assert "331x375" in result.stdout
     assert "output tokens/s" in result.stdout
+    assert "tokens if rows are kept even" in result.stdout
     assert all(map(is_png, pictures))
 
 
@@ -87,6 +88,7 @@ def test_json_of_a_request(lapidist: Lapidist) -> None:
     total = found["prefill"]["cycles"] + found["transition"]["cycles"] + 128 * found["decode"]["cycles"]
     assert found["cycles"] == pytest.approx(total)
     assert found["prefill"]["fits"] is False
+    assert found["cache"]["shift"] > 359 * found["cache"]["concat"] > 0
     shape = json.loads(lapidist("wafer", "llm", "llama-3-8b", *options).stdout)
     assert shape["cycles"] == found["cycles"], "the same shape under its public name"
 

@@ -86,7 +86,9 @@ def llm(
     cost = llm.request(prompt, output, prefill, decode)
     title = f"{model} on {found.title}, {chosen} kernels"
     if as_json:
-        typer.echo(json.dumps(_to_json(cost, found, searches), indent=2))
+        typer.echo(
+            json.dumps({**_to_json(cost, found, searches), "cache": _capacity_json(llm, decode)}, indent=2)
+        )
     else:
         for phase, search in searches.items():
             print_grids(
@@ -95,6 +97,7 @@ def llm(
                 f"fastest grids for {phase}, of {len(search.costs)} that can hold a layer",
             )
         print_request(cost, found, title)
+        typer.echo(_capacity_text(llm, decode))
     if plot_cache is not None:
         wafer_plot.plot_cache_maps(
             cost, plot_cache, f"KV cache after {prompt} tokens in and {output} out, {title}"
@@ -180,6 +183,30 @@ def _to_json(cost: "RequestCost", device: "Device", searches: "dict[str, GridSea
         "searched": {
             phase: [_phase_json(each) for each in search.costs] for phase, search in searches.items()
         },
+    }
+
+
+def _capacity_text(llm: "LLMCost", grid: "Grid") -> str:
+    try:
+        found = llm.cache_capacity(grid)
+    except ValueError as error:
+        return f"KV cache: {error}"
+    return (
+        f"KV cache in {found.regions} regions of {grid}: room for {found.shift:,} tokens if rows are kept even "
+        f"(shift), for {found.concat:,} new ones if they all go to the last row (concat)"
+    )
+
+
+def _capacity_json(llm: "LLMCost", grid: "Grid") -> dict[str, object] | None:
+    try:
+        found = llm.cache_capacity(grid)
+    except ValueError:
+        return None
+    return {
+        "regions": found.regions,
+        "tokens_per_row": found.per_row,
+        "concat": found.concat,
+        "shift": found.shift,
     }
 
 

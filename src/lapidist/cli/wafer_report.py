@@ -142,7 +142,7 @@ def print_reproduction(
         for cell in cells:
             if cell.table == number:
                 table.add_row(
-                    cell.row, cell.column, f"{cell.published:g} {cell.unit}", f"{cell.ours:.5g}",
+                    cell.row, cell.column, f"{cell.published:,.7g} {cell.unit}", _like(cell),
                     f"{cell.error:+.1%}", cell.how,
                 )  # fmt: skip
         console.print(table)
@@ -152,6 +152,11 @@ def print_reproduction(
         )
     for what, why in missing.items():
         console.print(f"not modelled: {what} ({why})", highlight=False, soft_wrap=True)
+
+
+def _like(cell: Cell) -> str:
+    """Ours with as many digits as one would print."""
+    return f"{cell.ours:,.0f}" if cell.unit == "tokens" else f"{cell.ours:,.5g}"
 
 
 def _table(title: str, first: str, *others: str) -> Table:

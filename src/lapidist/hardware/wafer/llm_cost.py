@@ -16,6 +16,7 @@ from lapidist.hardware.wafer.decode_layer import DecodePlan, decode_head, decode
 from lapidist.hardware.wafer.description import Description
 from lapidist.hardware.wafer.device import Device
 from lapidist.hardware.wafer.head_groups import LayerShape
+from lapidist.hardware.wafer.kv_capacity import concat_capacity, shift_capacity
 from lapidist.hardware.wafer.prefill_layer import PrefillPlan, prefill_layer
 from lapidist.hardware.wafer.published import released_groups
 from lapidist.hardware.wafer.regions import Grid, regions_on_wafer, require_on_wafer
@@ -97,6 +98,22 @@ class Transition:
     moved_bytes: int
     weights_move: bool
     cycles: float
+
+
+@dataclass(frozen=True)
+class CacheCapacity:
+    """Tokens for which a decode grid has room, prompt included.
+
+    Attributes
+    ----------
+    per_row : on each row of cores, as a fraction: free memory by what one token takes of it.
+    concat, shift : in all, if new tokens always go to the last row, and if rows are kept even (WaferLLM section 4.5).
+    """
+
+    regions: int
+    per_row: float
+    concat: int
+    shift: int
 
 
 @dataclass(frozen=True)
@@ -204,6 +221,40 @@ class LLMCost:
             regions_on_wafer(self.device, grid),
             held,
         )
+
+    def cache_capacity(self, grid: Grid, regions: int | None = None) -> CacheCapacity:
+        """How long an output can get when layers are spread over ``regions``, by default all for which there is room.
+
+        Raises
+        ------
+        ValueError : the grid does not fit on the wafer, or a region's layers leave no room for any token.
+        """
+        require_on_wafer(self.device, grid)
+        regions = min(self.shape.num_layers, regions or regions_on_wafer(self.device, grid))
+        layers = -(-self.shape.num_layers // regions)
+        limit = self.device.usable_bytes_per_core - self.code_bytes
+        held = self._peak_bytes("decode", grid, grid.rows, layers)
+        if held > limit:
+            raise ValueError(
+                f"{layers} layers in each of {regions} regions of {grid} leave no room for a KV cache: they need "
+                f"{held} bytes on a core with one token a row, where {self.device.title} has {limit} for data"
+            )
+        tokens = self._tokens_of_a_row(grid, layers, limit)
+        return CacheCapacity(regions, tokens, concat_capacity(tokens), shift_capacity(tokens, grid.rows))
+
+    def _tokens_of_a_row(self, grid: Grid, layers: int, limit: int) -> float:
+        """Tokens on each row with which a core's memory reaches ``limit``, as a fraction; one token fits."""
+
+        def held(tokens: int) -> int:
+            return self._peak_bytes("decode", grid, tokens * grid.rows, layers)
+
+        fits, too_many = 1, 2
+        while held(too_many) <= limit:
+            fits, too_many = too_many, 2 * too_many
+        while too_many - fits > 1:
+            middle = (fits + too_many) // 2
+            fits, too_many = (middle, too_many) if held(middle) <= limit else (fits, middle)
+        return fits + (limit - held(fits)) / (held(too_many) - held(fits))
 
     def transition(self, tokens: int, prefill: Grid, decode: Grid) -> Transition:
         """Move the cache of ``tokens``, and the weights if they cannot lie in both places.
