@@ -14,6 +14,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--checkpoint", type=Path, default=Path("out/llama-3.2-1b"))
+    parser.add_argument(
+        "--measurements",
+        type=Path,
+        help="folder with public measurements of GPUs, for the models fitted on them",
+    )
     args = parser.parse_args()
     checkpoint = str(args.checkpoint)
     if not args.checkpoint.is_dir():
@@ -31,6 +36,9 @@ def main() -> None:
     _run("benchmarks.kernels.recompute_rate")
     _run("benchmarks.peers.engine_vs_peers", "--checkpoint", checkpoint)
     _run("benchmarks.peers.decode_curve", "--checkpoint", checkpoint)
+    if args.measurements is not None:
+        for benchmark in ("ada_study", "tile_selection", "unseen_gpu"):
+            _run(f"benchmarks.hardware.{benchmark}", str(args.measurements))
     _run("benchmarks.hardware.plan_speed")
     _run("benchmarks.hardware.plan_published")
     _run("benchmarks.hardware.cpu_forecast")
