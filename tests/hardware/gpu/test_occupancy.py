@@ -1,7 +1,7 @@
 """Occupancy against numbers of NVIDIA's own calculator and white papers, and its limits."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lapidist.hardware.gpu.occupancy import SM_LIMITS, Occupancy, occupancy
