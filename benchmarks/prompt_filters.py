@@ -232,7 +232,8 @@ def _measure(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def _warm_up(decoder: Any, token_ids: list[int]) -> None:
-    """Every operator once, without a page of the KV cache: memory is taken when a page is first used."""
+    """Every operator once, without a page of the KV cache: memory is taken when a page is first used. And the whole
+    table of embeddings, which lies in a mapped file, so that its pages do not count for the prompt."""
     import torch
 
     from lapidist.engine.prompt_filters.layer_pass import LayerPass
@@ -243,6 +244,8 @@ def _warm_up(decoder: Any, token_ids: list[int]) -> None:
             for _ in layers.run(layer):
                 pass
         decoder.logits(layers.hidden[-1:])
+        for ids in torch.arange(decoder.config.vocab_size, device=decoder.device).split(4096):
+            decoder.embed(ids)
 
 
 def _time_the_choice() -> list[float]:

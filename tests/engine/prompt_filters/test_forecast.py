@@ -23,7 +23,7 @@ from tests.checkpoints import write_random_llama
 LLAMA = ModelConfig.of_shape("llama-3.1-8b")
 
 # Times less arithmetic for Llama 3.1 8B by prompt length: 14 whole layers and 1024 tokens, 13 layers and the keys of
-# the next, 14 layers and 2048 tokens, 14 layers and 4096 tokens. The reference implementation (arXiv 2409.17422) runs 14.
+# the next, 14 layers and 2048 tokens, 14 layers and 4096 tokens. The reference code (arXiv 2409.17422) runs 14 layers.
 TABLE = {
     8192: (1.83, 1.93, 1.51, 1.11),
     16384: (2.06, 2.20, 1.86, 1.55),
