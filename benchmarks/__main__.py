@@ -39,6 +39,9 @@ def main() -> None:
     if args.measurements is not None:
         for benchmark in ("ada_study", "tile_selection", "unseen_gpu"):
             _run(f"benchmarks.hardware.{benchmark}", str(args.measurements))
+    _run("benchmarks.hardware.wafer_cost_speed")
+    _run("benchmarks.hardware.wafer_functional")
+    _run("benchmarks.hardware.wafer_tables")
     _run("benchmarks.hardware.plan_speed")
     _run("benchmarks.hardware.plan_published")
     _run("benchmarks.hardware.cpu_forecast")

@@ -139,12 +139,14 @@ def print_reproduction(
     for number in dict.fromkeys(cell.table for cell in cells):
         table = _table(f"Table {number}", "row", "column", "published", "ours", "error", "ours is")
         table.columns[1].justify = table.columns[5].justify = "left"
+        table.columns[0].no_wrap = False
+        for column in table.columns[1:5]:
+            column.no_wrap = True
         for cell in cells:
             if cell.table == number:
-                table.add_row(
-                    cell.row, cell.column, f"{cell.published:,.7g} {cell.unit}", _like(cell),
-                    f"{cell.error:+.1%}", cell.how,
-                )  # fmt: skip
+                column_text = cell.column if cell.unit == "tokens/s" else f"{cell.column}, {cell.unit}"
+                numbers = (f"{cell.published:,.7g}", _like(cell), f"{cell.error:+.1%}")
+                table.add_row(cell.row, column_text, *numbers, cell.how)
         console.print(table)
     for each in found:
         console.print(
