@@ -46,6 +46,11 @@ def test_sums_side_by_side_over_grids() -> None:
         assert curves["K-tree, K=2"][side].cost.cycles < curves["pipeline"][side].cost.cycles
 
 
+def test_a_grid_may_lie_across_the_wafer() -> None:
+    entries = gemv_contest(64, 64, Grid(60, 900), WSE2, MODEL)
+    assert all(entry.refusal == "" for entry in entries)
+
+
 def test_bad_grids_and_groups_are_named() -> None:
     with pytest.raises(ValueError, match="do not fit on Cerebras WSE-2"):
         gemm_contest(GEMMShape(8, 8, 8), Grid(900, 900), WSE2, MODEL)

@@ -105,8 +105,9 @@ def by_algorithm(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
 def _entries(
     described: Mapping[str, Description], grid: Grid, device: Device, model: CostModel
 ) -> list[Entry]:
-    turned = grid.rows > device.rows or grid.cols > device.cols
-    mesh = Mesh(device, grid.cols, grid.rows) if turned else Mesh(device, grid.rows, grid.cols)
+    if grid.rows > device.rows or grid.cols > device.cols:
+        device = device.with_values("turned by a quarter", rows=device.cols, cols=device.rows)
+    mesh = Mesh(device, grid.rows, grid.cols)
     entries = []
     for name, description in described.items():
         refusal = ""
