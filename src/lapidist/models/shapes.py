@@ -228,10 +228,11 @@ SHAPES: dict[str, dict[str, Any]] = {
     # TinyLlama/TinyLlama_v1.1, meta-llama/Llama-2-7b-hf
     "tinyllama-1.1b": _LLAMA_2 | _sizes(22, 2048, 5632, 32, 4, 2048, torch_dtype="float32"),
     "llama-2-7b": _LLAMA_2 | _sizes(32, 4096, 11008, 32, 32, 4096),
-    # meta-llama/Meta-Llama-3-8B, -70B, Llama-3.1-8B, Llama-3.2-1B, -3B
+    # meta-llama/Meta-Llama-3-8B, -70B, Llama-3.1-8B, -70B, Llama-3.2-1B, -3B
     "llama-3-8b": _LLAMA | _sizes(32, 4096, 14336, 32, 8, 8192),
     "llama-3-70b": _LLAMA | _sizes(80, 8192, 28672, 64, 8, 8192),
     "llama-3.1-8b": _LLAMA | _sizes(32, 4096, 14336, 32, 8, 131072, rope_scaling=_llama_3_1_rope(8.0)),
+    "llama-3.1-70b": _LLAMA | _sizes(80, 8192, 28672, 64, 8, 131072, rope_scaling=_llama_3_1_rope(8.0)),
     "llama-3.2-1b": _LLAMA_3_2 | _sizes(16, 2048, 8192, 32, 8, 131072, head_dim=64),
     "llama-3.2-3b": _LLAMA_3_2 | _sizes(28, 3072, 8192, 24, 8, 131072, head_dim=128),
     # mistralai/Mistral-7B-v0.1, -v0.3
@@ -241,9 +242,10 @@ SHAPES: dict[str, dict[str, Any]] = {
     "qwen2.5-0.5b": _qwen2(151936, True, _sizes(24, 896, 4864, 14, 2, 32768)),
     "qwen2.5-1.5b": _qwen2(151936, True, _sizes(28, 1536, 8960, 12, 2, 131072)),
     "qwen2.5-7b": _qwen2(152064, False, _sizes(28, 3584, 18944, 28, 4, 131072)),
-    # Qwen/Qwen3-0.6B, -8B
+    # Qwen/Qwen3-0.6B, -8B, -32B
     "qwen3-0.6b": _qwen3(28, 1024, 3072, 16, tied=True),
     "qwen3-8b": _qwen3(36, 4096, 12288, 32, tied=False),
+    "qwen3-32b": _qwen3(64, 5120, 25600, 64, tied=False),
     # microsoft/Phi-3-mini-4k-instruct, -128k-instruct
     "phi-3-mini-4k": _PHI_3 | {"max_position_embeddings": 4096, "rope_scaling": None, "sliding_window": 2047},
     "phi-3-mini-128k": _PHI_3_128K,

@@ -3,7 +3,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from lapidist.hardware.gpu.gpu import GPU, OVERHEAD
-from lapidist.hardware.gpu.serving_overhead import ServingOverhead
+from lapidist.hardware.gpu.serving_overhead import NONE, ServingOverhead
 from lapidist.workload import Recipe, SequenceStep, Step, lower
 from lapidist.workload.tensor_format import TensorFormat
 
@@ -31,7 +31,6 @@ class _Shape:
 
 
 _BF16 = Recipe.named("bf16")
-_FREE = ServingOverhead(0.0, 0.0, 0.0, 0.0)
 
 
 def _decode(batch: int, context: int) -> Step:
@@ -53,14 +52,14 @@ def test_a_step_is_the_sum_of_its_parts_and_energy_is_power_times_time() -> None
 def test_a_decoding_step_is_no_faster_than_reading_weights_and_cache_once() -> None:
     operators = lower(_Shape(), _BF16, _decode(64, 4000))
     for name in ("h200", "a100", "l40s", "rtx-4090"):
-        gpu = GPU(name, overhead=_FREE)
+        gpu = GPU(name, overhead=NONE)
         least = sum(o.count * (o.weight_bytes + o.kv_bytes) for o in operators if o.name != "embedding")
         floor = least / gpu.sheet.memory_bytes_per_second
         assert floor < gpu.step(operators).seconds < 5 * floor
 
 
 def test_a_step_without_operators_costs_the_overhead_alone() -> None:
-    gpu = GPU("h200", overhead=ServingOverhead(0.003, 1e-6, 0.0, 0.0))
+    gpu = GPU("h200", overhead=ServingOverhead(0.003, 1e-5, 0.0, 0.0))
     estimate = gpu.step([])
     assert estimate.seconds == pytest.approx(0.003)
     assert estimate.breakdown == {OVERHEAD: pytest.approx(0.003)}
@@ -69,7 +68,7 @@ def test_a_step_without_operators_costs_the_overhead_alone() -> None:
 
 def test_a_mixed_step_costs_less_than_its_halves() -> None:
     """Weights are read once for prefill and decode tokens together."""
-    gpu = GPU("h200", overhead=_FREE)
+    gpu = GPU("h200", overhead=NONE)
     prefill, decode = (SequenceStep(512, 512),), tuple(SequenceStep(1, 2000) for _ in range(64))
     apart = [gpu.step(lower(_Shape(), _BF16, Step(some, len(some)))).seconds for some in (prefill, decode)]
     mixed = gpu.step(lower(_Shape(), _BF16, Step((*prefill, *decode), 65))).seconds
@@ -77,7 +76,7 @@ def test_a_mixed_step_costs_less_than_its_halves() -> None:
 
 
 def test_attention_of_unequal_sequences_keeps_their_work() -> None:
-    gpu = GPU("h200", overhead=_FREE)
+    gpu = GPU("h200", overhead=NONE)
 
     def attention(*sequences: SequenceStep) -> float:
         return gpu.step(lower(_Shape(), _BF16, Step(sequences, len(sequences)))).breakdown["attention"]
@@ -91,12 +90,12 @@ def test_attention_of_unequal_sequences_keeps_their_work() -> None:
 
 
 def test_tensor_parallelism_shortens_the_step_and_pays_for_the_exchange() -> None:
-    gpu = GPU("h200", overhead=_FREE)
+    gpu = GPU("h200", overhead=NONE)
     steps = [gpu.step(lower(_Shape(), _BF16, _decode(16, 4000), ranks)) for ranks in (1, 4)]
     assert steps[1].seconds < steps[0].seconds
     assert steps[1].breakdown["mlp_all_reduce"] > 0
     assert "mlp_all_reduce" not in steps[0].breakdown
-    pcie = GPU("l40s", overhead=_FREE).step(lower(_Shape(), _BF16, _decode(16, 4000), 4))
+    pcie = GPU("l40s", overhead=NONE).step(lower(_Shape(), _BF16, _decode(16, 4000), 4))
     assert pcie.breakdown["mlp_all_reduce"] > steps[1].breakdown["mlp_all_reduce"]
 
 
@@ -112,7 +111,7 @@ def test_tensor_parallelism_shortens_the_step_and_pays_for_the_exchange() -> Non
     ids=lambda recipe: recipe.name,
 )
 def test_quantized_models_decode_faster_than_bf16_where_weights_bound(recipe: Recipe) -> None:
-    gpu = GPU("h200", overhead=_FREE)
+    gpu = GPU("h200", overhead=NONE)
     plain = gpu.step(lower(_Shape(), _BF16, _decode(8, 500))).seconds
     assert gpu.step(lower(_Shape(), recipe, _decode(8, 500))).seconds < plain * 1.001
 

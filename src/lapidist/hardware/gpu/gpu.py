@@ -13,6 +13,7 @@ from lapidist.hardware.gpu.attention_law import AttentionShapes
 from lapidist.hardware.gpu.attention_predictor import AttentionPredictor, attention_predictor
 from lapidist.hardware.gpu.collective_law import CollectiveLaw
 from lapidist.hardware.gpu.data_sheet import DataSheet, load_data_sheet
+from lapidist.hardware.gpu.gemm_format import GEMM_FORMATS
 from lapidist.hardware.gpu.gemm_predictor import GemmPredictor, gemm_predictor
 from lapidist.hardware.gpu.gpu_format import gemm_kernels
 from lapidist.hardware.gpu.power_predictor import PowerPredictor, power_predictor
@@ -106,12 +107,11 @@ class GPU:
         gemms = [operator for operator in operators if isinstance(operator, GEMM)]
         groups = group_attention([operator for operator in operators if isinstance(operator, Attention)])
         self._fill_costs(gemms, groups)
-        slow = self.overhead.slowdown
         kernels: list[GEMM | AttentionGroup] = [*gemms, *groups]
         for item in kernels:
             seconds, watts, width, found = self._costs[_key(item)]
             notes.update(found)
-            time = seconds * slow * item.count
+            time = seconds * item.count
             yield _Part(item.name, time, time * watts, width, self._bound(item, seconds))
         for operator in operators:
             if isinstance(operator, GEMM | Attention):
@@ -119,7 +119,7 @@ class GPU:
             if isinstance(operator, Collective):
                 seconds, bound = self.collectives.seconds(operator, self.sheet), "communication"
             else:
-                seconds, bound = self.streams.seconds(operator, self.sheet) * slow, "memory"
+                seconds, bound = self.streams.seconds(operator, self.sheet), "memory"
             if seconds > 0:
                 watts = self._stream_watts(operator.minimum_bytes, seconds)
                 time = seconds * operator.count
@@ -127,9 +127,10 @@ class GPU:
 
     def _overhead(self, operators: Sequence[Operator]) -> _Part:
         layers = max((operator.count for operator in operators if isinstance(operator, GEMM)), default=0)
-        prefill = any(operator.query_length > 1 for operator in operators if isinstance(operator, Attention))
-        seconds = self.overhead.step_seconds + layers * self.overhead.layer_seconds
-        seconds += self.overhead.prefill_seconds if prefill else 0.0
+        attention = [operator for operator in operators if isinstance(operator, Attention)]
+        windows = len({operator.window for operator in attention})
+        prefill = any(operator.query_length > 1 for operator in attention)
+        seconds = self.overhead.seconds(layers, len(attention) / max(1, windows), prefill)
         return _Part(OVERHEAD, seconds, seconds * self._stream_watts(1.0, 1.0), 0.5, "overhead")
 
     def _fill_costs(self, gemms: Sequence[GEMM], groups: Sequence[AttentionGroup]) -> None:
@@ -154,7 +155,7 @@ class GPU:
         best = np.argmin([answer.seconds for answer in answers], axis=0)
         for row, gemm in enumerate(gemms):
             answer = answers[best[row]]
-            seconds = float(answer.seconds[row])
+            seconds = self._fused(float(answer.seconds[row]), formats[best[row]])
             width = float(np.log(answer.high[row] / answer.low[row]) / 2)
             notes = answer.notes if answer.low_confidence[row] else ()
             if len(formats) > 1:
@@ -164,6 +165,12 @@ class GPU:
                 )
             power = self._power.gemm(gemm.m, gemm.n, gemm.k, seconds, formats[best[row]])
             self._costs[_key(gemm)] = (seconds, float(power.watts), width, tuple(notes))
+
+    def _fused(self, seconds: float, kernel: str) -> float:
+        """Without the quantization of the input, where that was measured along; a GEMM keeps most of its time."""
+        if GEMM_FORMATS[kernel].compute != "fp8":
+            return seconds
+        return max(seconds - self.overhead.quantization_seconds, 0.4 * seconds)
 
     def _predict_attention(self, groups: Sequence[AttentionGroup]) -> None:
         if not groups:

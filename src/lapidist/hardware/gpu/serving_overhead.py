@@ -1,7 +1,7 @@
 """What a serving engine adds to its kernels: a handful of constants per backend.
 
-Fitted to end-to-end measurements of the training models of ``benchmarks/hardware/gpu_end_to_end.py``: what those need
-beside their operators. ``TYPICAL`` is between them.
+Fitted to public end-to-end measurements by ``benchmarks/hardware/gpu_end_to_end.py``, which also reports how they do on
+models that they were not fitted to. ``TYPICAL`` lies between them.
 """
 
 from dataclasses import dataclass
@@ -13,19 +13,30 @@ class ServingOverhead:
 
     Attributes
     ----------
-    step_seconds : per step: scheduling, input copies, sampling, as far as they do not hide behind the GPU.
-    layer_seconds : per layer: gaps between kernels that no kernel measurement contains.
-    prefill_seconds : once per step with prefill tokens: those run without a recorded CUDA graph.
-    request_seconds : once per request before its first token: HTTP, tokenization, waiting for the step that runs.
-    slowdown : of the kernels in a step over the same kernels replayed alone.
+    step_seconds : per step: scheduling and input copies, as far as they do not hide behind the GPU.
+    sequence_seconds : per sequence of a step: sampling, detokenization, bookkeeping.
+    quantization_seconds : saved per GEMM whose measured time includes quantizing its input, which engines fuse into the
+        kernel before.
+    request_seconds : once per request before its first step: HTTP, tokenization, admission.
+    synchrony : share of the clients that send together because their last answers ended together; from 0 to 1.
+    layer_seconds : per layer: gaps that no kernel measurement contains.
+    prefill_seconds : per step with prefill tokens, which run without a recorded CUDA graph.
     """
 
     step_seconds: float
-    layer_seconds: float
-    prefill_seconds: float
+    sequence_seconds: float
+    quantization_seconds: float
     request_seconds: float
-    slowdown: float = 1.0
+    synchrony: float = 0.0
+    layer_seconds: float = 1e-6
+    prefill_seconds: float = 3e-3
+
+    def seconds(self, layers: int, sequences: float, prefill: bool) -> float:
+        """Of one step, beside its kernels."""
+        found = self.step_seconds + layers * self.layer_seconds + sequences * self.sequence_seconds
+        return found + (self.prefill_seconds if prefill else 0.0)
 
 
-TYPICAL = ServingOverhead(1.0e-3, 4e-6, 4e-3, 20e-3, 1.05)
+NONE = ServingOverhead(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+TYPICAL = ServingOverhead(0.8e-3, 15e-6, 4e-6, 50e-3, 0.15)
 BY_BACKEND: dict[str, ServingOverhead] = {}
