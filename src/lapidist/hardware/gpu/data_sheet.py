@@ -102,6 +102,12 @@ class DataSheet(_Sheet):
             raise ValueError(f"{self.name} does not compute in {compute}; its data sheet has {known}")
         return per_cycle * self.sms * self.megahertz(clock) * 1e6
 
+    @property
+    def sixteen_bit(self) -> ComputeType:
+        """What models of 16-bit weights are computed in: bf16, else fp16, else fp32."""
+        wanted: tuple[ComputeType, ...] = ("bf16", "fp16")
+        return next((compute for compute in wanted if compute in self.operations_per_cycle_per_sm), "fp32")
+
     def megahertz(self, clock: Clock) -> float:
         return self.boost_mhz if clock == "boost" else self.max_mhz
 

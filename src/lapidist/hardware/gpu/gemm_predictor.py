@@ -1,18 +1,29 @@
 """Time of a GEMM on a GPU: ``gemm_predictor("h200").predict(m, n, k)``."""
 
-from dataclasses import dataclass
+import functools
+import re
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lapidist.hardware.gpu.data_sheet import DataSheet, load_data_sheet
+from lapidist.hardware.gpu.gemm_correction import Correction, fit_correction
 from lapidist.hardware.gpu.gemm_format import GEMMFormat, gemm_format
-from lapidist.hardware.gpu.gemm_roofline import RooflineParameters, lower_bound_seconds, roofline_seconds
+from lapidist.hardware.gpu.gemm_model import GEMMGroup, GEMMModel
+from lapidist.hardware.gpu.gemm_roofline import RooflineParameters, lower_bound_seconds, roofline_terms
+from lapidist.hardware.gpu.gemm_store import BUNDLED, GEMMModels
+from lapidist.hardware.gpu.gemm_transfer import ANY
 
 FloatArray = NDArray[np.float64]
-_ANALYTICAL_SPREAD = 1.6  # 90 % of fitted GPUs' kernels are within this factor of the default roofline
+_ROOFLINE_FACTOR = 2.0  # 90 % of kernels lie within this factor of the unfitted analytical model
 _LARGEST = 2**24
+_REMEMBERED = 1 << 16
+_MEASURED_AS = {"fp16": "bf16"}  # the same rates and bytes
+_PREFERRED_BACKENDS = ("TRTLLM", "VLLM", "SGLang")
+_SIBLING_WIDTH = 0.10  # half width in log time that another GPU of the same kind adds
+_ALIGNED = 8  # n and k that 16-byte loads need; no other was measured
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,20 +45,36 @@ class Prediction:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GemmPredictor:
     """Predicts one format on one GPU with the kernels of one backend version.
 
     Attributes
     ----------
-    backend, version : whose measured kernels the answers are about; None where nothing was measured.
+    sheet, format : what the answers are about.
+    model : what they rest on; another GPU's, or all GPUs', where this one was not measured, or None where the format
+        was measured nowhere and the analytical model answers alone.
+    correction : what :meth:`calibrated` found.
     """
 
     sheet: DataSheet
     format: GEMMFormat
-    backend: str | None = None
-    version: str | None = None
-    parameters: RooflineParameters = RooflineParameters()
+    model: GEMMModel | None = None
+    correction: Correction | None = None
+    _seen: dict[tuple[int, int, int], Prediction] = field(default_factory=dict, repr=False)
+
+    @property
+    def measured_on(self) -> str | None:
+        """Name of the GPU whose measurements the model rests on, "any" for all of them."""
+        return self.model.group.gpu if self.model else None
+
+    @property
+    def backend(self) -> str | None:
+        return self.model.group.backend if self.model else None
+
+    @property
+    def version(self) -> str | None:
+        return self.model.group.version if self.model else None
 
     def predict(self, m: ArrayLike, n: ArrayLike, k: ArrayLike) -> Prediction:
         """Times of ``output [m, n] = input [m, k] @ weight [n, k].T``; scalars and arrays broadcast.
@@ -56,14 +83,88 @@ class GemmPredictor:
         ------
         ValueError : a size is not a whole number from 1 to 2**24.
         """
-        m, n, k = np.broadcast_arrays(_sizes(m, "m"), _sizes(n, "n"), _sizes(k, "k"))
-        bound = lower_bound_seconds(m, n, k, self.sheet, self.format)
-        seconds = np.maximum(roofline_seconds(m, n, k, self.sheet, self.format, self.parameters), bound)
-        low = np.maximum(seconds / _ANALYTICAL_SPREAD, bound)
-        note = f"nothing measured on {self.sheet.name} in {self.format.name}: analytical model only"
-        return Prediction(
-            seconds, low, seconds * _ANALYTICAL_SPREAD, np.ones(seconds.shape, dtype=bool), (note,)
+        if isinstance(m, int) and isinstance(n, int) and isinstance(k, int):
+            return self._remembered(m, n, k)
+        return self._predict(m, n, k)
+
+    def calibrated(self, m: ArrayLike, n: ArrayLike, k: ArrayLike, seconds: ArrayLike) -> "GemmPredictor":
+        """This predictor corrected by a few measurements (50 are a good start) of the GPU in question.
+
+        Raises
+        ------
+        ValueError : no measurements, or sizes or times that cannot be.
+        """
+        rows, columns, depths = (
+            np.ravel(_sizes(values, name)) for values, name in ((m, "m"), (n, "n"), (k, "k"))
         )
+        measured = np.ravel(np.asarray(seconds, dtype=np.float64))
+        if len({len(values) for values in (rows, columns, depths, measured)}) != 1:
+            raise ValueError("calibrating needs as many m, n and k as times")
+        if not (np.isfinite(measured).all() and (measured > 0).all()):
+            raise ValueError("measured times must be positive numbers of seconds")
+        plain = replace(self, correction=None, _seen={})
+        errors = np.log(measured / plain._predict(rows, columns, depths).seconds)
+        return replace(self, correction=fit_correction(rows, columns, depths, errors), _seen={})
+
+    def _remembered(self, m: int, n: int, k: int) -> Prediction:
+        found = self._seen.get((m, n, k))
+        if found is None:
+            if len(self._seen) >= _REMEMBERED:
+                self._seen.clear()
+            found = self._seen[m, n, k] = self._predict(m, n, k)
+        return found
+
+    def _predict(self, m: ArrayLike, n: ArrayLike, k: ArrayLike) -> Prediction:
+        sizes = np.broadcast_arrays(_sizes(m, "m"), _sizes(n, "n"), _sizes(k, "k"))
+        shape = sizes[0].shape
+        rows, columns, depths = (np.ascontiguousarray(values).reshape(-1) for values in sizes)
+        if self.model is None:
+            seconds, low, high, doubtful, notes = self._roofline(rows, columns, depths)
+        else:
+            seconds, low, high, doubtful, notes = self._fitted(self.model, rows, columns, depths)
+        bound = lower_bound_seconds(rows, columns, depths, self.sheet, self.format)
+        if self.correction is not None:
+            factor = np.exp(self.correction.log_factor(rows, columns, depths))
+            seconds = np.maximum(seconds * factor, bound)
+            width = np.exp(self.correction.half_width)
+            low, high = np.minimum(low * factor, seconds / width), np.maximum(high * factor, seconds * width)
+        low = np.maximum(low, bound)
+        return Prediction(
+            seconds.reshape(shape),
+            np.minimum(low, seconds).reshape(shape),
+            high.reshape(shape),
+            doubtful.reshape(shape),
+            notes,
+        )
+
+    def _roofline(
+        self, m: FloatArray, n: FloatArray, k: FloatArray
+    ) -> tuple[FloatArray, FloatArray, FloatArray, NDArray[np.bool_], tuple[str, ...]]:
+        bound = lower_bound_seconds(m, n, k, self.sheet, self.format)
+        terms = roofline_terms(m, n, k, self.sheet, self.format, RooflineParameters())
+        seconds = np.maximum(terms.seconds, bound)
+        note = f"{self.format.name} was measured on no GPU: analytical model only"
+        doubtful = np.ones(len(seconds), dtype=bool)
+        return seconds, seconds / _ROOFLINE_FACTOR, seconds * _ROOFLINE_FACTOR, doubtful, (note,)
+
+    def _fitted(
+        self, model: GEMMModel, m: FloatArray, n: FloatArray, k: FloatArray
+    ) -> tuple[FloatArray, FloatArray, FloatArray, NDArray[np.bool_], tuple[str, ...]]:
+        seconds, low, high, octaves = model.seconds(m, n, k)
+        outside, odd = octaves > 0, (n % _ALIGNED != 0) | (k % _ALIGNED != 0)
+        doubtful = outside | odd
+        notes = []
+        if outside.any():
+            notes.append(f"up to {octaves.max():.1f} octaves outside of the measured sizes")
+        if odd.any():
+            notes.append(f"n or k no multiple of {_ALIGNED}: not measured, and slower kernels may be chosen")
+            high = np.where(odd, high * 2.0, high)
+        if model.group.gpu != self.sheet.name:
+            notes.append(_foreign(self.sheet, model.group))
+            doubtful = np.ones(len(m), dtype=bool)
+            if model.group.gpu != ANY:
+                low, high = low * np.exp(-_SIBLING_WIDTH), high * np.exp(_SIBLING_WIDTH)
+        return seconds, low, high, doubtful, tuple(notes)
 
 
 def gemm_predictor(
@@ -71,17 +172,93 @@ def gemm_predictor(
     dtype: str = "bf16",
     backend: str | None = None,
     version: str | None = None,
+    models: Path = BUNDLED,
 ) -> GemmPredictor:
-    """The predictor of a GPU and a format.
+    """The predictor of a GPU and a format, with the kernels of ``backend`` and ``version``.
+
+    Without them: TensorRT-LLM, else vLLM, else SGLang, in the newest version measured. fp16 is answered as bf16, which
+    has the same rates. A GPU that was not measured is answered from the nearest one of its architecture and compute
+    capability, else from a model of all GPUs; ``low_confidence`` is set then. ``models`` is a file that
+    ``lapidist gpu fit`` wrote.
 
     Raises
     ------
-    ValueError : unknown GPU or format, or the GPU does not compute in it.
+    ValueError : unknown GPU, format, backend or version, or the GPU does not compute in the format.
     """
     sheet = gpu if isinstance(gpu, DataSheet) else load_data_sheet(gpu)
     form = gemm_format(dtype)
     sheet.operations_per_second(form.compute)
-    return GemmPredictor(sheet, form, backend, version)
+    stored = _stored(models)
+    measured_as = _MEASURED_AS.get(form.name, form.name)
+    of_format = [group for group in stored.groups() if group.dtype == measured_as]
+    own = [group for group in of_format if group.gpu == sheet.name]
+    candidates = own or _kin(sheet, of_format) or [group for group in of_format if group.gpu == ANY]
+    if not own and candidates and candidates[0].gpu == ANY:
+        backend = version = None  # the model of all GPUs knows none
+    if not candidates:
+        return GemmPredictor(sheet, form)
+    group = _choose(candidates, backend, version, sheet.name, measured_as)
+    return GemmPredictor(sheet, form, stored.model(group, sheet, form))
+
+
+@functools.lru_cache(maxsize=8)
+def _stored(models: Path) -> GEMMModels:
+    return GEMMModels(models)
+
+
+def _kin(sheet: DataSheet, groups: list[GEMMGroup]) -> list[GEMMGroup]:
+    """Groups of the measured GPU of the same architecture and major capability whose balance is the most alike."""
+    kin = {
+        group.gpu for group in groups if group.gpu != ANY and _same_kind(sheet, load_data_sheet(group.gpu))
+    }
+    if not kin:
+        return []
+    nearest = min(sorted(kin), key=lambda gpu: abs(np.log(_balance(sheet) / _balance(load_data_sheet(gpu)))))
+    return [group for group in groups if group.gpu == nearest]
+
+
+def _same_kind(a: DataSheet, b: DataSheet) -> bool:
+    """Consumer cards have tensor units of half the rate and no power cap to speak of: never kin of the others."""
+    major = [sheet.compute_capability.split(".")[0] for sheet in (a, b)]
+    consumer = ["GeForce" in sheet.title for sheet in (a, b)]
+    return a.architecture == b.architecture and major[0] == major[1] and consumer[0] == consumer[1]
+
+
+def _balance(sheet: DataSheet) -> float:
+    """16-bit operations per byte of memory traffic."""
+    return sheet.operations_per_second(sheet.sixteen_bit) / sheet.memory_bytes_per_second
+
+
+def _choose(
+    groups: list[GEMMGroup], backend: str | None, version: str | None, gpu: str, dtype: str
+) -> GEMMGroup:
+    known = ", ".join(sorted({f"{group.backend} {group.version}".strip() for group in groups}))
+    if backend is not None:
+        groups = [group for group in groups if group.backend.casefold() == backend.casefold()]
+    if version is not None:
+        groups = [group for group in groups if group.version == version]
+    if not groups:
+        asked = " ".join(part for part in (backend, version) if part)
+        raise ValueError(f"no measurements of {dtype} GEMMs with {asked} for {gpu}; there are {known}")
+    return min(groups, key=_preference)
+
+
+def _preference(group: GEMMGroup) -> tuple[int, tuple[int, ...]]:
+    """Preferred backend first, newest version first; a release candidate counts below its release."""
+    order = (
+        _PREFERRED_BACKENDS.index(group.backend)
+        if group.backend in _PREFERRED_BACKENDS
+        else len(_PREFERRED_BACKENDS)
+    )
+    numbers = [int(part) for part in re.findall(r"\d+", group.version)]
+    release = [] if "rc" in group.version else [1 << 30]
+    return order, tuple(-number for number in (*numbers, *release))
+
+
+def _foreign(sheet: DataSheet, group: GEMMGroup) -> str:
+    if group.gpu == ANY:
+        return f"{group.dtype} was not measured on {sheet.name}: a model of all measured GPUs answers"
+    return f"{group.dtype} was not measured on {sheet.name}: {group.gpu}'s kernels at {sheet.name}'s rates"
 
 
 def _sizes(values: ArrayLike, name: str) -> FloatArray:

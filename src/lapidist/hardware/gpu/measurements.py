@@ -139,7 +139,7 @@ def _positive(values: "pd.Series[Any]", column: str, where: str) -> "pd.Series[A
     if bad.any():
         row = int(np.argmax(bad))
         raise ValueError(
-            f"{where}: row {row + 1} has {column} {values.iloc[row]!r}; it must be a positive number"
+            f"{where}: row {row + 1} has {column} {values.iloc[row]}; it must be a positive number"
         )
     return numbers
 

@@ -1,0 +1,267 @@
+"""GEMM forecasts against measurements that the models have not seen.
+
+    python -m benchmarks.hardware.gpu_gemm ../shared/data/gemm_predictor
+
+Data: NVIDIA aiconfigurator (Apache-2.0), and Vidur's A100 profile (MIT) as an independent source. No split is by
+random rows: whole (n, k) sites (SITE20: a fifth of them), n beyond 8192, more than 1e11 FLOP, or whole GPUs with their
+siblings are left out. Unseen sites are judged by the trial fits of the bundled models (``recipes/gpu_models``
+makes them again), extrapolation by fits of one measured group with the default size. A quarter of an hour on one core;
+``--only`` runs a part. Writes ``results/gpu_gemm.json``.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.hardware.gemm_interpolator import UtilizationInterpolator
+from benchmarks.result_file import RESULTS, write_result
+from lapidist.hardware.gpu.accuracy import accuracy
+from lapidist.hardware.gpu.data_sheet import load_data_sheet
+from lapidist.hardware.gpu.gemm_correction import fit_correction
+from lapidist.hardware.gpu.gemm_fit import GEMMRows, fit_gemm_models, pools_of
+from lapidist.hardware.gpu.gemm_format import gemm_format
+from lapidist.hardware.gpu.gemm_model import GEMMModel
+from lapidist.hardware.gpu.gemm_predictor import gemm_predictor
+from lapidist.hardware.gpu.gemm_store import BUNDLED, GEMMModels
+from lapidist.hardware.gpu.gemm_transfer import fit_transfer
+from lapidist.hardware.gpu.leakage import check_no_leakage
+from lapidist.hardware.gpu.measurements import read_gemm_table, select
+from lapidist.hardware.gpu.splits import (
+    Split,
+    drop_repeated_shapes,
+    few_points,
+    frontier,
+    scale_extrapolation,
+    site20,
+)
+
+GEMMS = "aiconfigurator_gemm.parquet"
+VIDUR = "vidur_gemm_fp16_a100.parquet"
+BF16 = {
+    "h200_sxm": ("TRTLLM", "1.3.0rc20"),
+    "a100_sxm": ("VLLM", "0.14.0"),
+    "b200_sxm": ("TRTLLM", "1.3.0rc20"),
+    "l40s": ("TRTLLM", "1.3.0rc20"),
+    "rtx_pro_6000_server": ("TRTLLM", "1.3.0rc20"),
+}
+QUANTIZED = (
+    ("h200_sxm", "TRTLLM", "1.3.0rc20", ("fp8", "fp8_block")),
+    ("h100_sxm", "TRTLLM", "1.3.0rc20", ("fp8", "fp8_block")),
+    ("l40s", "TRTLLM", "1.3.0rc20", ("fp8", "fp8_block")),
+    ("b200_sxm", "TRTLLM", "1.3.0rc20", ("fp8", "fp8_block", "nvfp4")),
+    ("rtx_pro_6000_server", "TRTLLM", "1.3.0rc20", ("fp8", "nvfp4")),
+    ("h200_sxm", "SGLang", "0.5.14", ("bf16", "fp8", "fp8_block")),
+    ("h200_sxm", "TRTLLM", "1.2.0rc5", ("int4_wo", "int8_wo", "sq")),
+    ("a100_sxm", "TRTLLM", "1.0.0", ("int4_wo", "int8_wo", "sq")),
+)
+# The same kernels collected twice: nothing below this is meaningful.
+AGAIN = {
+    "h200_sxm": ("TRTLLM", "1.3.0rc10"),
+    "b200_sxm": ("TRTLLM", "1.3.0rc15"),
+    "l40s": ("TRTLLM", "1.3.0rc15"),
+    "a100_sxm": ("SGLang", "0.5.9"),
+}
+FEW = (50, 200)
+DRAWS = 5
+
+
+def group(table: pd.DataFrame, system: str, backend: str, version: str, dtype: str) -> pd.DataFrame:
+    found = select(table, system=system, backend=backend, version=version, dtype=dtype)
+    for column in ("system", "backend", "version", "dtype"):
+        found[column] = found[column].cat.remove_unused_categories()
+    return drop_repeated_shapes(found)
+
+
+def held_out(frame: pd.DataFrame, split: Split) -> dict[str, float]:
+    """Fit on the train part, judge by the test part."""
+    train, test = split.apply(frame)
+    check_no_leakage(train, test)
+    pool = fit_gemm_models(train)[0]
+    return judge(pool.model(pool.groups[0]), test)
+
+
+def site20_beside_interpolator(table: pd.DataFrame, key: tuple[str, str, str, str]) -> dict[str, float]:
+    """The bundled model's trial fit on SITE20, whose errors are stored with it, and the baseline on the same split.
+
+    The trial fit left the same sites out of every other group of the pool, too.
+    """
+    frame = group(table, *key)
+    sheet, form = load_data_sheet(key[0]), gemm_format(key[3])
+    of_trial = next(g for g in GEMMModels(BUNDLED).groups() if g.key == (sheet.name, key[3], key[1], key[2]))
+    train, test = site20(frame).apply(frame)
+    check_no_leakage(train, test)
+    measured = test["seconds"].to_numpy()
+    baseline = accuracy(measured, UtilizationInterpolator.fit(train, sheet, form).seconds(*sizes(test)))
+    return {
+        **of_trial.errors,
+        "same_sites": float(of_trial.errors["count"] == len(test)),
+        "interpolator_mape": baseline.mape,
+        "interpolator_over_ours": baseline.mape / of_trial.errors["mape"],
+    }
+
+
+def judge(model: GEMMModel, test: pd.DataFrame) -> dict[str, float]:
+    seconds, low, high, _ = model.seconds(*sizes(test))
+    measured = test["seconds"].to_numpy()
+    errors = accuracy(measured, seconds).to_dict()
+    inside = (measured >= low) & (measured <= high)
+    return {**errors, "coverage": float(inside.mean()), "interval_ratio": float(np.median(high / low))}
+
+
+def sizes(frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    m, n, k = (frame[name].to_numpy(float) for name in ("m", "n", "k"))
+    return m, n, k
+
+
+def unseen_sites(table: pd.DataFrame, data: Path) -> Iterator[tuple[str, Any]]:
+    for system, key in BF16.items():
+        found = site20_beside_interpolator(table, (system, *key, "bf16"))
+        if system in AGAIN:
+            frame = group(table, system, *key, "bf16")
+            found["noise_floor_mape"] = noise(frame, group(table, system, *AGAIN[system], "bf16"))
+        yield system, found
+
+
+def noise(frame: pd.DataFrame, again: pd.DataFrame) -> float:
+    both = frame.merge(again, on=["m", "n", "k"], suffixes=("", "_again"))
+    return accuracy(both["seconds"], both["seconds_again"]).mape
+
+
+def extrapolation(table: pd.DataFrame, data: Path) -> Iterator[tuple[str, Any]]:
+    for system, key in BF16.items():
+        frame = group(table, system, *key, "bf16")
+        yield f"{system} n <= 8192 to larger", held_out(frame, frontier(frame))
+        yield f"{system} <= 1e11 FLOP to larger", held_out(frame, scale_extrapolation(frame))
+
+
+def quantized(table: pd.DataFrame, data: Path) -> Iterator[tuple[str, Any]]:
+    for system, backend, version, dtypes in QUANTIZED:
+        for dtype in dtypes:
+            key = (system, backend, version, dtype)
+            yield " ".join(key), site20_beside_interpolator(table, key)
+
+
+def new_gpu(table: pd.DataFrame, data: Path) -> Iterator[tuple[str, Any]]:
+    """bf16 on a GPU of which nothing, or a few points, are known; its siblings are unknown too."""
+    keys = {**BF16, "h100_sxm": ("TRTLLM", "1.3.0rc20")}
+    members = [rows_of(group(table, system, *key, "bf16")) for system, key in keys.items()]
+    for family in ({"h100", "h200"}, {"a100"}, {"b200"}, {"l40s"}, {"rtx-pro-6000"}):
+        pool = fit_transfer([rows for rows in members if rows.key[0] not in family])
+        for rows in (rows for rows in members if rows.key[0] in family):
+            model = GEMMModel(rows.sheet, gemm_format("bf16"), pool.groups[0], pool.trees)
+            yield rows.key[0], {"0 points": judge(model, rows.frame), **few(model, rows.frame)}
+
+
+def rows_of(frame: pd.DataFrame) -> GEMMRows:
+    return next(iter(pools_of(frame).values()))[0]
+
+
+def few(model: GEMMModel, frame: pd.DataFrame) -> dict[str, Any]:
+    """Mean over draws of the points."""
+    found: dict[str, Any] = {}
+    predicted = model.seconds(*sizes(frame))[0]
+    measured = frame["seconds"].to_numpy()
+    for points in FEW:
+        errors = []
+        for seed in range(DRAWS):
+            split = few_points(len(frame), points, seed)
+            known, rest = (tuple(x[part] for x in sizes(frame)) for part in (split.train, split.test))
+            correction = fit_correction(*known, np.log(measured[split.train] / predicted[split.train]))
+            corrected = predicted[split.test] * np.exp(correction.log_factor(*rest))
+            errors.append(accuracy(measured[split.test], corrected).mape)
+        found[f"{points} points"] = {"mape": float(np.mean(errors)), "worst_draw_mape": max(errors)}
+    return found
+
+
+def other_sources(table: pd.DataFrame, data: Path) -> Iterator[tuple[str, Any]]:
+    """The bundled A100 model and an independent project's measurements."""
+    vidur = read_gemm_table(data / VIDUR, backend="vidur", version="-", dtype="fp16")
+    medians = vidur.groupby(["m", "n", "k"], as_index=False)["seconds"].median()
+    for backend, version in (("VLLM", "0.14.0"), ("TRTLLM", "1.0.0"), ("SGLang", "0.5.10")):
+        predictor = gemm_predictor("a100", "fp16", backend, version)
+        yield f"vidur a100 by {backend}", few_of(predictor.model, medians)
+    stored = GEMMModels(BUNDLED)
+    any_gpu = next(group for group in stored.groups() if group.gpu == "any" and group.dtype == "bf16")
+    yield (
+        "vidur a100 by the model of any GPU",
+        few_of(stored.model(any_gpu, load_data_sheet("a100"), gemm_format("bf16")), medians),
+    )
+
+
+def few_of(model: GEMMModel | None, frame: pd.DataFrame) -> dict[str, Any]:
+    assert model is not None
+    return {"0 points": judge(model, frame), **few(model, frame)}
+
+
+def shipped(table: pd.DataFrame, data: Path) -> Iterator[tuple[str, Any]]:
+    yield "bytes", BUNDLED.stat().st_size
+    for each in GEMMModels(BUNDLED).groups():
+        yield " ".join(each.key).strip(), {"rows": each.rows, **each.errors}
+
+
+def speed(table: pd.DataFrame, data: Path) -> Iterator[tuple[str, Any]]:
+    """Processor seconds, so that other work on the machine counts less."""
+    start = time.process_time()
+    predictor = gemm_predictor("h200")
+    yield "load_seconds", time.process_time() - start
+    start = time.process_time()
+    predictor.predict(128, 4096, 4096)
+    yield "first_call_seconds", time.process_time() - start
+    singles = []
+    for number in range(200):
+        start = time.process_time()
+        predictor.predict(64 + number, 4096, 4096)
+        singles.append(time.process_time() - start)
+    yield "single_call_median_seconds", float(np.median(singles))
+    start = time.process_time()
+    for _ in range(10_000):
+        predictor.predict(64, 4096, 4096)
+    yield "repeated_call_seconds", (time.process_time() - start) / 10_000
+    generator = np.random.default_rng(0)
+    m, n, k = (2 ** generator.integers(5, 14, 10_000) for _ in range(3))
+    start = time.process_time()
+    predictor.predict(m, n, k)
+    yield "batch_seconds_per_row", (time.process_time() - start) / 10_000
+
+
+PARTS: dict[str, Callable[[pd.DataFrame, Path], Iterator[tuple[str, Any]]]] = {
+    "shipped": shipped,
+    "speed": speed,
+    "unseen_sites": unseen_sites,
+    "extrapolation": extrapolation,
+    "new_gpu": new_gpu,
+    "other_sources": other_sources,
+    "quantized": quantized,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path)
+    parser.add_argument(
+        "--only", choices=sorted(PARTS), action="append", help="Run a part, keep the others' results."
+    )
+    args = parser.parse_args()
+    table = read_gemm_table(args.data / GEMMS)
+    result: dict[str, Any] = {}
+    if args.only and (RESULTS / "gpu_gemm.json").exists():
+        result = json.loads((RESULTS / "gpu_gemm.json").read_text())
+    for part in args.only or PARTS:
+        result[part] = {}
+        for name, found in PARTS[part](table, args.data):
+            result[part][name] = found
+            print(part, name, found, flush=True)
+    kept = {part: result[part] for part in PARTS if part in result}
+    write_result("gpu_gemm", {"unit": "errors are fractions: 0.027 is 2.7 %", **kept})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""A fitted GEMM model: an analytical model per GPU and backend, and trees on what it leaves, shared by a pool of them.
+
+A pool is one number format on GPUs of one compute capability: they run kernels of the same kind, so that what was
+measured with one backend steadies the estimate for another.
+"""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import lightgbm
+import numpy as np
+from numpy.typing import NDArray
+
+from lapidist.hardware.gpu.data_sheet import DataSheet
+from lapidist.hardware.gpu.gemm_features import gemm_features
+from lapidist.hardware.gpu.gemm_format import GEMMFormat
+from lapidist.hardware.gpu.gemm_roofline import (
+    FloatArray,
+    RooflineParameters,
+    RooflineTerms,
+    lower_bound_seconds,
+    roofline_terms,
+)
+
+# Outside of the data the interval is this much wider at once, and by so much more with every octave.
+_OUTSIDE = 1.7
+_PER_OCTAVE = 0.8
+_FLOOR = 0.8  # of the shortest time ever measured: nothing shorter is predicted
+_LEAST_WIDTH = 0.005
+
+
+@dataclass(frozen=True)
+class GEMMGroup:
+    """What is known of one format on one GPU with one backend version.
+
+    Attributes
+    ----------
+    number : tells the groups of a pool apart in the trees' last column.
+    smallest, largest : least and greatest log2 of m, n, k and m n k among the measurements.
+    shortest_seconds : the least time measured.
+    widening : added to both ends of the quantile trees' interval of log time, so that 90 % are covered (conformal).
+    errors : on (n, k) sites left out of a trial fit, by the names of :class:`~lapidist.hardware.gpu.accuracy.Accuracy`;
+        ``coverage`` and ``interval_ratio`` besides.
+    """
+
+    gpu: str
+    backend: str
+    version: str
+    dtype: str
+    number: int
+    parameters: RooflineParameters
+    smallest: tuple[float, ...]
+    largest: tuple[float, ...]
+    shortest_seconds: float
+    widening: float = 0.0
+    rows: int = 0
+    errors: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        return (self.gpu, self.dtype, self.backend, self.version)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(content: dict[str, Any]) -> "GEMMGroup":
+        parameters = RooflineParameters(**content["parameters"])
+        ranges = {name: tuple(content[name]) for name in ("smallest", "largest")}
+        return GEMMGroup(**{**content, **ranges, "parameters": parameters})
+
+
+@dataclass(frozen=True, eq=False)
+class GEMMTrees:
+    """The trees of a pool: the median of log(measured / analytical), and its 5 and 95 % quantiles around that."""
+
+    residual: lightgbm.Booster
+    low: lightgbm.Booster
+    high: lightgbm.Booster
+
+
+@dataclass(frozen=True, eq=False)
+class GEMMModel:
+    """One group with the trees of its pool; answers for the GPU of ``sheet`` in ``format``.
+
+    Both may be others than the group's: a GPU like the measured one, or fp16 where bf16 was measured.
+    """
+
+    sheet: DataSheet
+    format: GEMMFormat
+    group: GEMMGroup
+    trees: GEMMTrees
+
+    def seconds(self, m: FloatArray, n: FloatArray, k: FloatArray) -> tuple[FloatArray, ...]:
+        """Expected time, the ends of its 90 % interval, and octaves outside of the measured sizes, [rows] each."""
+        terms = roofline_terms(m, n, k, self.sheet, self.format, self.group.parameters)
+        columns = pool_columns(m, n, k, self.sheet, self.format, self.group, terms)
+        expected = terms.seconds * np.exp(_evaluate(self.trees.residual, columns))
+        least = np.maximum(
+            lower_bound_seconds(m, n, k, self.sheet, self.format), _FLOOR * self.group.shortest_seconds
+        )
+        expected = np.maximum(expected, least)
+        octaves = octaves_outside(m, n, k, self.group)
+        stretch = np.where(octaves > 0, _OUTSIDE + _PER_OCTAVE * octaves, 1.0)
+        below = np.maximum(self.group.widening - _evaluate(self.trees.low, columns), _LEAST_WIDTH) * stretch
+        above = np.maximum(self.group.widening + _evaluate(self.trees.high, columns), _LEAST_WIDTH) * stretch
+        low = np.maximum(expected * np.exp(-below), least)
+        return expected, low, expected * np.exp(above), octaves
+
+
+def pool_columns(
+    m: FloatArray,
+    n: FloatArray,
+    k: FloatArray,
+    sheet: DataSheet,
+    form: GEMMFormat,
+    group: GEMMGroup,
+    terms: RooflineTerms,
+) -> FloatArray:
+    """What the trees see, [rows, features + 1]: the last column is the group."""
+    features = gemm_features(m, n, k, sheet, form, terms, group.parameters.launch_seconds)
+    return np.column_stack([features, np.full(len(m), float(group.number))])
+
+
+def size_range(m: FloatArray, n: FloatArray, k: FloatArray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Least and greatest log2 of m, n, k and their product."""
+    logs = _log_sizes(m, n, k)
+    return tuple(map(float, logs.min(axis=1))), tuple(map(float, logs.max(axis=1)))
+
+
+def octaves_outside(m: FloatArray, n: FloatArray, k: FloatArray, group: GEMMGroup) -> FloatArray:
+    """How far a GEMM lies outside of the measured sizes, in octaves of its worst size; 0 inside."""
+    logs = _log_sizes(m, n, k)
+    above = logs - np.array(group.largest)[:, None]
+    below = np.array(group.smallest)[:, None] - logs
+    return np.maximum(np.maximum(above, below).max(axis=0), 0.0)
+
+
+def _log_sizes(m: FloatArray, n: FloatArray, k: FloatArray) -> FloatArray:
+    logs = np.log2(np.stack([m, n, k]))
+    return np.vstack([logs, logs.sum(axis=0)])
+
+
+def _evaluate(booster: lightgbm.Booster, columns: FloatArray) -> NDArray[np.float64]:
+    return np.asarray(booster.predict(columns, num_threads=1))
