@@ -19,7 +19,14 @@ from lapidist.cli.wafer_options import (
 if TYPE_CHECKING:
     from lapidist.hardware.wafer.device import Device
     from lapidist.hardware.wafer.grid_search import GridSearch
-    from lapidist.hardware.wafer.llm_cost import LLMCost, ModelShape, Phase, PhaseCost, RequestCost
+    from lapidist.hardware.wafer.llm_cost import (
+        CacheCapacity,
+        LLMCost,
+        ModelShape,
+        Phase,
+        PhaseCost,
+        RequestCost,
+    )
     from lapidist.hardware.wafer.regions import Grid
 
 _STEP = 30
@@ -87,7 +94,9 @@ def llm(
     title = f"{model} on {found.title}, {chosen} kernels"
     if as_json:
         typer.echo(
-            json.dumps({**_to_json(cost, found, searches), "cache": _capacity_json(llm, decode)}, indent=2)
+            json.dumps(
+                {**_to_json(cost, found, searches), "cache": _capacity_json(llm, cost.decode)}, indent=2
+            )
         )
     else:
         for phase, search in searches.items():
@@ -97,7 +106,7 @@ def llm(
                 f"fastest grids for {phase}, of {len(search.costs)} that can hold a layer",
             )
         print_request(cost, found, title)
-        typer.echo(_capacity_text(llm, decode))
+        typer.echo(_capacity_text(llm, cost.decode))
     if plot_cache is not None:
         wafer_plot.plot_cache_maps(
             cost, plot_cache, f"KV cache after {prompt} tokens in and {output} out, {title}"
@@ -186,20 +195,20 @@ def _to_json(cost: "RequestCost", device: "Device", searches: "dict[str, GridSea
     }
 
 
-def _capacity_text(llm: "LLMCost", grid: "Grid") -> str:
+def _capacity_text(llm: "LLMCost", decode: "PhaseCost") -> str:
     try:
-        found = llm.cache_capacity(grid)
+        found = _capacity(llm, decode)
     except ValueError as error:
         return f"KV cache: {error}"
     return (
-        f"KV cache in {found.regions} regions of {grid}: room for {found.shift:,} tokens if rows are kept even "
-        f"(shift), for {found.concat:,} new ones if they all go to the last row (concat)"
+        f"KV cache in {found.regions} region{'s' * (found.regions > 1)} of {decode.grid}: room for {found.shift:,} "
+        f"tokens if rows are kept even (shift), for {found.concat:,} new ones if they all go to the last row (concat)"
     )
 
 
-def _capacity_json(llm: "LLMCost", grid: "Grid") -> dict[str, object] | None:
+def _capacity_json(llm: "LLMCost", decode: "PhaseCost") -> dict[str, object] | None:
     try:
-        found = llm.cache_capacity(grid)
+        found = _capacity(llm, decode)
     except ValueError:
         return None
     return {
@@ -208,6 +217,11 @@ def _capacity_json(llm: "LLMCost", grid: "Grid") -> dict[str, object] | None:
         "concat": found.concat,
         "shift": found.shift,
     }
+
+
+def _capacity(llm: "LLMCost", decode: "PhaseCost") -> "CacheCapacity":
+    """In all regions that the wafer has room for, or as many as the request needs if those are more."""
+    return llm.cache_capacity(decode.grid, max(decode.regions, decode.regions_on_wafer))
 
 
 def _phase_json(cost: "PhaseCost") -> dict[str, object]:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lapidist.hardware.wafer.cost import COMMUNICATION, COMPONENTS, CostModel
+from lapidist.hardware.wafer.cost import COMMUNICATION, COMPONENTS, COMPUTE, CostModel
 from lapidist.hardware.wafer.cost_constants import CONSTANT_NAMES, CostConstants, calibrated_constants
 from lapidist.hardware.wafer.cost_terms import cost_terms
 from lapidist.hardware.wafer.description import Description
@@ -147,6 +147,26 @@ def test_mesh_gemm_beats_cannon_beats_summa(size: int, cores: int) -> None:
 def test_gain_over_cannon_where_tiles_are_small() -> None:
     mesh, plain, _ = loops(2048, 720)
     assert 2 < plain / mesh < 3.5
+
+
+def test_what_the_paper_says_of_its_figures() -> None:
+    """Section 7: above 70 % efficiency on 720 x 720 where the others are below 50 %; 2K stays flat, theirs rise."""
+    shape = GEMMShape(4096, 4096, 4096)
+    mesh, plain, broadcast = (
+        WSE2.cost(each).share(COMPUTE)
+        for each in (
+            mesh_gemm(shape, 720, 720, aligned=True),
+            cannon(shape, 720, 720, aligned=True),
+            summa(shape, 720, 720),
+        )
+    )
+    assert mesh > 0.7
+    assert plain < 0.5
+    assert broadcast < 0.5
+    small, large = loops(2048, 360), loops(2048, 720)
+    assert large[0] == pytest.approx(small[0], rel=0.1)
+    assert large[1] > 2 * small[1]
+    assert large[2] > 2 * small[2]
 
 
 @pytest.mark.parametrize("cores", [240, 360, 480, 600, 720])
