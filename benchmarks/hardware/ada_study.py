@@ -16,6 +16,7 @@ import numpy as np
 from benchmarks.result_file import write_result
 from lapidist.cli.gpu_reproduce_report import sentences, to_json
 from lapidist.hardware.gpu.ada_data import read_ada_data
+from lapidist.hardware.gpu.ada_predictors import ours
 from lapidist.hardware.gpu.ada_study import (
     LARGER_M,
     LARGER_WORK,
@@ -28,7 +29,6 @@ from lapidist.hardware.gpu.ada_study import (
     SHAPES,
     AdaStudy,
     extrapolations,
-    ours,
     run_ada_study,
 )
 from lapidist.hardware.gpu.data_sheet import load_data_sheet

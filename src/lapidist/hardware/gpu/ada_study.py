@@ -4,19 +4,26 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import lightgbm
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from lapidist.hardware.gpu.accuracy import Accuracy, accuracy
 from lapidist.hardware.gpu.ada_data import CONFIGURATION, AdaData, clean_medians
-from lapidist.hardware.gpu.contention import OneBitPower, shared_seconds
+from lapidist.hardware.gpu.ada_predictors import (
+    Predictor,
+    boosted_trees,
+    median_per_shape,
+    ours,
+    ours_on_pool,
+    paper_forest,
+    scaled_roofline,
+    wave_law,
+)
 from lapidist.hardware.gpu.data_sheet import DataSheet, load_data_sheet
 from lapidist.hardware.gpu.leakage import check_no_leakage
 from lapidist.hardware.gpu.paper_recipe import (
     TARGETS,
-    PaperForests,
     clipped_like_the_paper,
     paper_split,
     repeated_in_train,
@@ -24,12 +31,10 @@ from lapidist.hardware.gpu.paper_recipe import (
 from lapidist.hardware.gpu.sgemm_model import SgemmModel
 from lapidist.hardware.gpu.splits import Split, grouped_folds, leave_one_out, shape_labels, split_by_mask
 from lapidist.hardware.gpu.tile_sweep import TileRow, published_claims, tile_sweep
-from lapidist.hardware.gpu.wave_law import WaveLaw, fit_wave_law, start_law
+from lapidist.hardware.gpu.wave_law import start_law
 
 FloatArray = NDArray[np.float64]
 Progress = Callable[[str, int, int], None]
-Predictor = Callable[[pd.DataFrame, pd.DataFrame], FloatArray]
-"""From train and test rows to a target's predictions for the test rows."""
 
 PAPER, OURS, WAVE_LAW = "paper's forest", "ours", "wave law alone"
 LOOKUP, ONE_BIT = "median per shape", "one bit: foreign job"
@@ -116,9 +121,7 @@ class _Task:
     predict: Predictor
 
     def run(self) -> Result:
-        if (
-            self.split != OWN_SPLIT
-        ):  # the study's own split repeats its rows, which is the point of showing it
+        if self.split != OWN_SPLIT:  # which repeats its rows, as is to be shown
             for fold in self.folds:
                 check_no_leakage(*fold.apply(self.rows), key=("M", "N", "K"))
         rows = np.concatenate([fold.test for fold in self.folds])
@@ -143,11 +146,11 @@ def _pool_tasks(pool: pd.DataFrame, sheet: DataSheet) -> list[_Task]:
     tasks = []
     for split, folds in splits.items():
         for target in TARGETS:
-            models: dict[str, Predictor] = {PAPER: _paper(target), OURS: _ours_on_pool(target, sheet)}
+            models: dict[str, Predictor] = {PAPER: paper_forest(target), OURS: ours_on_pool(target, sheet)}
             if target == "power_w":
                 models[ONE_BIT] = models.pop(OURS)
             if split == OWN_SPLIT:
-                models[LOOKUP] = _median_per_shape(target)
+                models[LOOKUP] = median_per_shape(target)
             tasks += [_Task(POOL, pool, split, folds, target, name, model) for name, model in models.items()]
     return tasks
 
@@ -159,10 +162,10 @@ def _median_tasks(medians: pd.DataFrame, sheet: DataSheet) -> list[_Task]:
     splits = {LEAVE_ONE_SHAPE_OUT: list(leave_one_out(shapes)), SHAPES: list(grouped_folds(shapes, 6))}
     splits |= extrapolations(rows)
     models: dict[str, Predictor] = {
-        PAPER: _paper("runtime_ms"),
-        BOOSTED: _boosted,
-        ROOFLINE: _roofline(sheet),
-        WAVE_LAW: _wave_law(start_law(sheet)),
+        PAPER: paper_forest("runtime_ms"),
+        BOOSTED: boosted_trees,
+        ROOFLINE: scaled_roofline(sheet),
+        WAVE_LAW: wave_law(start_law(sheet)),
         OURS: ours(start_law(sheet)),
     }
     return [
@@ -170,80 +173,6 @@ def _median_tasks(medians: pd.DataFrame, sheet: DataSheet) -> list[_Task]:
         for split, folds in splits.items()
         for name, model in models.items()
     ]
-
-
-def _paper(target: str) -> Predictor:
-    return lambda train, test: PaperForests.fit(train, (target,)).predict(test, target)
-
-
-def _median_per_shape(target: str) -> Predictor:
-    def predict(train: pd.DataFrame, test: pd.DataFrame) -> FloatArray:
-        table = train.groupby(["M", "N", "K"])[target].median().rename("looked_up")
-        return test.join(table, on=["M", "N", "K"])["looked_up"].fillna(train[target].median()).to_numpy()
-
-    return predict
-
-
-def _boosted(train: pd.DataFrame, test: pd.DataFrame) -> FloatArray:
-    columns = ["M", "N", "K", "beta"]
-    model = lightgbm.LGBMRegressor(n_estimators=300, num_threads=1, verbose=-1)
-    model.fit(train[columns], np.log(train["runtime_ms"]))
-    return np.exp(np.asarray(model.predict(test[columns])))
-
-
-def _roofline(sheet: DataSheet) -> Predictor:
-    def bound(rows: pd.DataFrame) -> FloatArray:
-        m, n, k = (rows[column].to_numpy(dtype=float) for column in "MNK")
-        memory = 4 * (m * k + k * n + m * n) / sheet.memory_bytes_per_second
-        return 1e3 * np.maximum(2 * m * n * k / sheet.operations_per_second("fp32"), memory)
-
-    def predict(train: pd.DataFrame, test: pd.DataFrame) -> FloatArray:
-        return float(np.median(train["runtime_ms"] / bound(train))) * bound(test)
-
-    return predict
-
-
-def _wave_law(start: WaveLaw) -> Predictor:
-    def predict(train: pd.DataFrame, test: pd.DataFrame) -> FloatArray:
-        law = fit_wave_law(start, train, train["runtime_ms"].to_numpy() / 1e3)
-        return 1e3 * np.exp(law.log_seconds(test))
-
-    return predict
-
-
-def ours(start: WaveLaw) -> Predictor:
-    """The wave law and its process, in milliseconds."""
-
-    def predict(train: pd.DataFrame, test: pd.DataFrame) -> FloatArray:
-        return 1e3 * SgemmModel.fit(start, train, train["runtime_ms"].to_numpy() / 1e3).seconds(test)
-
-    return predict
-
-
-def _ours_on_pool(target: str, sheet: DataSheet) -> Predictor:
-    """Fitted on the train part's uncontended runs; a foreign job in the test part is allowed for by its bit."""
-
-    def predict(train: pd.DataFrame, test: pd.DataFrame) -> FloatArray:
-        foreign = test["foreign_job"].to_numpy()
-        power = OneBitPower.fit(train["foreign_job"].to_numpy(), train["power_w"].to_numpy()).watts(foreign)
-        if target == "power_w":
-            return power
-        clean = train[train["uncontended"]].groupby(CONFIGURATION)["runtime_ms"].median().reset_index()
-        model = SgemmModel.fit(start_law(sheet), clean, clean["runtime_ms"].to_numpy() / 1e3)
-        seconds = shared_seconds(model.seconds(test), foreign)
-        if target == "energy_j":
-            return recorded_joules(power * seconds)
-        if target == "gflops":
-            m, n, k = (test[column].to_numpy(dtype=float) for column in "MNK")
-            return 2e-9 * m * n * k / seconds
-        return 1e3 * seconds
-
-    return predict
-
-
-def recorded_joules(joules: FloatArray) -> FloatArray:
-    """Energies as the study recorded them: cut down to whole millijoules, of which small GEMMs take a few."""
-    return np.maximum(np.floor(1e3 * joules), 1.0) / 1e3
 
 
 def _coverage(medians: pd.DataFrame, sheet: DataSheet) -> dict[str, dict[str, float]]:
