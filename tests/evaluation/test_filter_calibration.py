@@ -28,7 +28,7 @@ LENGTH = 160
 def calibration(accuracy: list[list[float]], full: float = 1.0, goal: float = 0.95) -> FilterCalibration:
     array = np.array(accuracy)
     keeps = (0.1, 0.2, 0.4)[: array.shape[1]]
-    return FilterCalibration(100, 10, keeps, goal, full, array, array, array)
+    return FilterCalibration(100, 10, keeps, goal, full, array, array, array, array)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +89,8 @@ def test_sweep_on_the_bundled_model() -> None:
     assert (found.recall[:, 2] == 1).all()
     assert (np.diff(found.recall, axis=1) >= 0).all()
     assert (found.distance[:, 2] == 0).all()
+    assert (found.ends_kept[:, 2] == 1).all()
+    assert (found.ends_kept[:, 0] < 1).any()
     assert shown == [(count, 5) for count in range(6)]
 
 

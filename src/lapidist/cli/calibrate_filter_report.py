@@ -14,19 +14,20 @@ def print_report(calibration: FilterCalibration) -> None:
     console = Console()
     table = Table(
         title=f"Answers from what each layer keeps of {calibration.length} tokens, {calibration.trials} prompts",
-        caption=f"answered from the whole prompt: {calibration.full:.0%}. In brackets: part of the hidden fact kept",
+        caption=f"answered from the whole prompt: {calibration.full:.0%}. In brackets: part of the hidden fact kept. "
+        "Distance to the fact and last token: of the smallest share",
     )
     table.add_column("layer", justify="right")
     for keep in calibration.keeps:
         table.add_column(f"{keep:.0%} kept", justify="right")
     table.add_column("distance in tokens", justify="right")
+    table.add_column("last token kept", justify="right")
     best = calibration.defaults
-    for layer, (row, recalls, distances) in enumerate(
-        zip(calibration.accuracy, calibration.recall, calibration.distance, strict=True)
-    ):
+    columns = calibration.accuracy, calibration.recall, calibration.distance, calibration.ends_kept
+    for layer, (row, recalls, distances, ends) in enumerate(zip(*columns, strict=True)):
         cells = [f"{found:.0%} ({recall:.0%})" for found, recall in zip(row, recalls, strict=True)]
         style = "bold green" if best is not None and best.layer == layer else None
-        table.add_row(str(layer), *cells, f"{distances[0]:.0f}", style=style)
+        table.add_row(str(layer), *cells, f"{distances[0]:.0f}", f"{ends[0]:.0%}", style=style)
     console.print(table)
     style = "yellow" if best is None else "green"
     console.print(conclusion(calibration), style=style, highlight=False, markup=False)
@@ -58,6 +59,7 @@ def to_json(model: str, calibration: FilterCalibration, saved: Path | None) -> s
             "accuracy": calibration.accuracy.tolist(),
             "recall": calibration.recall.tolist(),
             "distance_tokens": calibration.distance.tolist(),
+            "last_token_kept": calibration.ends_kept.tolist(),
             "layer": None if best is None else best.layer,
             "keep": None if best is None else best.keep,
             "saved": None if saved is None else str(saved),

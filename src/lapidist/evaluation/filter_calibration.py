@@ -44,6 +44,8 @@ class FilterCalibration:
     accuracy : ``[layers][keeps]``, the same from what each layer chose.
     recall : ``[layers][keeps]``, share of the answer's tokens in the hidden fact that were chosen.
     distance : ``[layers][keeps]``, tokens between the hidden answer and the nearest chosen one, median.
+    ends_kept : ``[layers][keeps]``, how often the prompt's last token was chosen: where it was not, the model goes on
+        from another.
     """
 
     length: int
@@ -54,6 +56,7 @@ class FilterCalibration:
     accuracy: np.ndarray
     recall: np.ndarray
     distance: np.ndarray
+    ends_kept: np.ndarray
 
     @property
     def defaults(self) -> FilterDefaults | None:
@@ -124,6 +127,7 @@ def calibrate_filter(
         np.mean(sweep.accuracy, axis=0),
         np.mean(sweep.recall, axis=0),
         np.median(sweep.distance, axis=0),
+        np.mean(sweep.ends_kept, axis=0),
     )
 
 
@@ -150,12 +154,13 @@ class _Sweep:
         self.accuracy: list[np.ndarray] = []
         self.recall: list[np.ndarray] = []
         self.distance: list[np.ndarray] = []
+        self.ends_kept: list[np.ndarray] = []
 
     def add(self, probe: Probe) -> None:
         self.full.append(answers(self._run, probe))
         hidden = _find(probe)
         shape = self._decoder.config.num_layers, len(self._keeps)
-        accuracy, recall, distance = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+        accuracy, recall, distance, ends_kept = (np.zeros(shape) for _ in range(4))
         for layer, scores in enumerate(layer_scores(self._decoder, probe.prompt, self._options)):
             for index, keep in enumerate(self._keeps):
                 places = self._choice(scores, keep)
@@ -165,9 +170,11 @@ class _Sweep:
                 distance[layer, index] = min(
                     max(hidden.start - place, place - hidden.stop + 1, 0) for place in places
                 )
+                ends_kept[layer, index] = places[-1] == len(probe.prompt) - 1
         self.accuracy.append(accuracy)
         self.recall.append(recall)
         self.distance.append(distance)
+        self.ends_kept.append(ends_kept)
 
     def _choice(self, scores: Tensor, keep: float) -> list[int]:
         options, count = self._options, kept_tokens(keep, len(scores))
