@@ -7,6 +7,7 @@ from lapidist.cli.gpu_list import list_gpus
 from lapidist.cli.gpu_measure import measure
 from lapidist.cli.gpu_occupancy import occupancy
 from lapidist.cli.gpu_predict import predict
+from lapidist.cli.gpu_predict_attention import predict_attention
 from lapidist.cli.gpu_reproduce import reproduce
 from lapidist.cli.gpu_validate import validate
 
@@ -20,6 +21,7 @@ def _gpu() -> None:
 
 gpu.command("list")(list_gpus)
 gpu.command()(predict)
+gpu.command("predict-attention")(predict_attention)
 gpu.command()(measure)
 gpu.command()(fit)
 gpu.command()(validate)
