@@ -19,14 +19,8 @@ from lapidist.cli.wafer_options import (
 if TYPE_CHECKING:
     from lapidist.hardware.wafer.device import Device
     from lapidist.hardware.wafer.grid_search import GridSearch
-    from lapidist.hardware.wafer.llm_cost import (
-        CacheCapacity,
-        LLMCost,
-        ModelShape,
-        Phase,
-        PhaseCost,
-        RequestCost,
-    )
+    from lapidist.hardware.wafer.llm_cost import LLMCost, PhaseCost, RequestCost
+    from lapidist.hardware.wafer.llm_memory import CacheCapacity, ModelShape, Phase
     from lapidist.hardware.wafer.regions import Grid
 
 _STEP = 30
@@ -221,7 +215,7 @@ def _capacity_json(llm: "LLMCost", decode: "PhaseCost") -> dict[str, object] | N
 
 def _capacity(llm: "LLMCost", decode: "PhaseCost") -> "CacheCapacity":
     """In all regions that the wafer has room for, or as many as the request needs if those are more."""
-    return llm.cache_capacity(decode.grid, max(decode.regions, decode.regions_on_wafer))
+    return llm.memory.cache_capacity(decode.grid, max(decode.regions, decode.regions_on_wafer))
 
 
 def _phase_json(cost: "PhaseCost") -> dict[str, object]:

@@ -76,22 +76,6 @@ def test_regions_grow_as_memory_shrinks() -> None:
     assert not many.fits
 
 
-def test_room_for_the_cache() -> None:
-    """More regions leave more of each core to the cache; shift has as many times concat's room as there are rows."""
-    rooms = [COMPLETE.cache_capacity(Grid(360, 360), regions) for regions in (4, 6, 8)]
-    assert COMPLETE.cache_capacity(Grid(360, 360)) == rooms[0], "four such regions fit on the wafer"
-    assert rooms[0].shift < rooms[1].shift < rooms[2].shift
-    for room in rooms:
-        assert room.concat == int(room.per_row)
-        assert room.shift == pytest.approx(360 * room.per_row, abs=1)
-    full = -(-rooms[0].shift // 360) * 360
-    assert COMPLETE.decode(rooms[0].shift // 360 * 360, Grid(360, 360)).regions == 4
-    assert COMPLETE.decode(full + 360, Grid(360, 360)).regions > 4
-    large = replace(COMPLETE, shape=published_models()["LLaMA2-13B"])
-    with pytest.raises(ValueError, match="10 layers in each of 4 regions of 375x375 leave no room"):
-        large.cache_capacity(Grid(375, 375))
-
-
 def test_weights_move_only_if_two_copies_do_not_fit() -> None:
     small = COMPLETE.transition(4096, Grid(660, 660), Grid(360, 360))
     large = replace(COMPLETE, shape=published_models()["LLaMA2-13B"]).transition(

@@ -2,10 +2,8 @@
 
 from dataclasses import dataclass
 
-from lapidist.hardware.wafer.cost import CostModel
-from lapidist.hardware.wafer.cost_constants import calibrated_constants
 from lapidist.hardware.wafer.device import load_device
-from lapidist.hardware.wafer.llm_cost import LLMCost
+from lapidist.hardware.wafer.llm_memory import LLMMemory
 from lapidist.hardware.wafer.published import SYSTEM, published_models, published_tables
 from lapidist.hardware.wafer.regions import Grid, regions_on_wafer
 from lapidist.hardware.wafer.reproduction import Cell
@@ -71,11 +69,10 @@ def _squares_on_the_wafer() -> Contradiction:
 
 def _prefill_in_one_region() -> Contradiction:
     device = load_device("wse-2")
-    model = CostModel(calibrated_constants("wse-2"), device.link_bytes_per_cycle)
     parts = []
     for name, sides in published_tables()["table_2"]["grids"].items():
         grid = Grid(sides["prefill"], sides["prefill"])
-        held = LLMCost(published_models()[name], device, model).weight_bytes / grid.cores
+        held = LLMMemory(published_models()[name], device).weight_bytes / grid.cores
         parts.append(f"{name} needs {held / 1024:.1f} KB a core for its weights alone on {grid}")
     return Contradiction(
         "Table 2, prefill grids",

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from math import lcm
 
 from lapidist.hardware.wafer.device import Device
-from lapidist.hardware.wafer.llm_cost import LLMCost, Phase, PhaseCost
+from lapidist.hardware.wafer.llm_cost import LLMCost, PhaseCost
+from lapidist.hardware.wafer.llm_memory import Phase
 from lapidist.hardware.wafer.regions import Grid
 
 Progress = Callable[[int, int], None]

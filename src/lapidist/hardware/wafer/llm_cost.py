@@ -9,14 +9,12 @@ after the other; one request uses one region at a time.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import Literal
 
 from lapidist.hardware.wafer.cost import COMPONENTS, Component, Cost, CostModel
 from lapidist.hardware.wafer.decode_layer import DecodePlan, decode_head, decode_layer
-from lapidist.hardware.wafer.description import Description
 from lapidist.hardware.wafer.device import Device
-from lapidist.hardware.wafer.head_groups import LayerShape
-from lapidist.hardware.wafer.kv_capacity import concat_capacity, shift_capacity
+from lapidist.hardware.wafer.llm_memory import LLMMemory, ModelShape, Phase
 from lapidist.hardware.wafer.prefill_layer import PrefillPlan, prefill_layer
 from lapidist.hardware.wafer.published import released_groups
 from lapidist.hardware.wafer.regions import Grid, regions_on_wafer, require_on_wafer
@@ -28,16 +26,6 @@ from lapidist.hardware.wafer.released_kernels import (
 
 Kernels = Literal["complete", "released"]
 KERNELS: tuple[Kernels, ...] = ("complete", "released")
-Phase = Literal["prefill", "decode"]
-
-
-class ModelShape(LayerShape, Protocol):
-    """What a forecast needs of a model; every ``workload.lowering.DecoderShape`` has it."""
-
-    @property
-    def num_layers(self) -> int: ...
-    @property
-    def vocab_size(self) -> int: ...
 
 
 _COPIES_OF_A_RELAYOUT = 2  # out of the old order into messages, out of messages into the new order
@@ -101,22 +89,6 @@ class Transition:
 
 
 @dataclass(frozen=True)
-class CacheCapacity:
-    """Tokens for which a decode grid has room, prompt included.
-
-    Attributes
-    ----------
-    per_row : on each row of cores, as a fraction: free memory by what one token takes of it.
-    concat, shift : in all, if new tokens always go to the last row, and if rows are kept even (WaferLLM section 4.5).
-    """
-
-    regions: int
-    per_row: float
-    concat: int
-    shift: int
-
-
-@dataclass(frozen=True)
 class RequestCost:
     """One request alone on the wafer."""
 
@@ -173,11 +145,12 @@ class LLMCost:
     def __post_init__(self) -> None:
         if self.kernels not in KERNELS:
             raise ValueError(f"unknown kernels {self.kernels!r}; known are {', '.join(KERNELS)}")
-        if not 0 <= self.code_bytes < self.device.usable_bytes_per_core:
-            raise ValueError(
-                f"code_bytes must be from 0 to below {self.device.usable_bytes_per_core}, the memory for data "
-                f"of a core of {self.device.title}, got {self.code_bytes}"
-            )
+        _ = self.memory  # refuses a wrong code_bytes
+
+    @property
+    def memory(self) -> LLMMemory:
+        """What the model takes of the cores."""
+        return LLMMemory(self.shape, self.device, self.code_bytes, self.element_bytes)
 
     def prefill(self, tokens: int, grid: Grid) -> PhaseCost:
         """The prompt of ``tokens`` in one pass.
@@ -188,8 +161,7 @@ class LLMCost:
             are to run on a grid that is not square.
         """
         require_on_wafer(self.device, grid)
-        layers, held = self._layers_of_a_region("prefill", grid, tokens)
-        regions = -(-self.shape.num_layers // layers)
+        fill = self.memory.fill("prefill", grid, tokens)
         row_bytes = -(-tokens // grid.rows) * self.shape.hidden_size * self.element_bytes
         return PhaseCost(
             "prefill",
@@ -197,17 +169,16 @@ class LLMCost:
             self.shape.num_layers,
             self._prefill_layer(tokens, grid),
             Cost(dict.fromkeys(COMPONENTS, 0.0)),  # the first token's logits are those of the decode mesh
-            (regions - 1) * self._hand_over(grid, row_bytes),
-            regions,
+            (fill.regions - 1) * self._hand_over(grid, row_bytes),
+            fill.regions,
             regions_on_wafer(self.device, grid),
-            held,
+            fill.bytes_per_core,
         )
 
     def decode(self, context: int, grid: Grid) -> PhaseCost:
         """One token with room for ``context`` tokens in the cache; raises ValueError as :meth:`prefill` does."""
         require_on_wafer(self.device, grid)
-        layers, held = self._layers_of_a_region("decode", grid, context)
-        regions = -(-self.shape.num_layers // layers)
+        fill = self.memory.fill("decode", grid, context)
         row_bytes = -(-self.shape.hidden_size // grid.rows) * self.element_bytes
         head = decode_head(self._decode_plan(context, grid), self.shape.vocab_size, self.element_bytes)
         return PhaseCost(
@@ -216,45 +187,11 @@ class LLMCost:
             self.shape.num_layers,
             self._decode_layer(context, grid),
             self.model.cost(head),
-            (regions - 1) * self._hand_over(grid, row_bytes),
-            regions,
+            (fill.regions - 1) * self._hand_over(grid, row_bytes),
+            fill.regions,
             regions_on_wafer(self.device, grid),
-            held,
+            fill.bytes_per_core,
         )
-
-    def cache_capacity(self, grid: Grid, regions: int | None = None) -> CacheCapacity:
-        """How long an output can get when layers are spread over ``regions``, by default all for which there is room.
-
-        Raises
-        ------
-        ValueError : the grid does not fit on the wafer, or a region's layers leave no room for any token.
-        """
-        require_on_wafer(self.device, grid)
-        regions = min(self.shape.num_layers, regions or regions_on_wafer(self.device, grid))
-        layers = -(-self.shape.num_layers // regions)
-        limit = self.device.usable_bytes_per_core - self.code_bytes
-        held = self._peak_bytes("decode", grid, grid.rows, layers)
-        if held > limit:
-            raise ValueError(
-                f"{layers} layers in each of {regions} regions of {grid} leave no room for a KV cache: they need "
-                f"{held} bytes on a core with one token a row, where {self.device.title} has {limit} for data"
-            )
-        tokens = self._tokens_of_a_row(grid, layers, limit)
-        return CacheCapacity(regions, tokens, concat_capacity(tokens), shift_capacity(tokens, grid.rows))
-
-    def _tokens_of_a_row(self, grid: Grid, layers: int, limit: int) -> float:
-        """Tokens on each row with which a core's memory reaches ``limit``, as a fraction; one token fits."""
-
-        def held(tokens: int) -> int:
-            return self._peak_bytes("decode", grid, tokens * grid.rows, layers)
-
-        fits, too_many = 1, 2
-        while held(too_many) <= limit:
-            fits, too_many = too_many, 2 * too_many
-        while too_many - fits > 1:
-            middle = (fits + too_many) // 2
-            fits, too_many = (middle, too_many) if held(middle) <= limit else (fits, middle)
-        return fits + (limit - held(fits)) / (held(too_many) - held(fits))
 
     def transition(self, tokens: int, prefill: Grid, decode: Grid) -> Transition:
         """Move the cache of ``tokens``, and the weights if they cannot lie in both places.
@@ -262,11 +199,9 @@ class LLMCost:
         Nobody has published what this costs. Counted are a random permutation through the middle of the smaller grid
         and two copies of what a core holds of it, which others found to weigh more than the wires.
         """
-        width = 2 * self.shape.num_kv_heads * self.shape.head_dim * self.element_bytes
-        cache = tokens * width * self.shape.num_layers
-        capacity = self.device.rows * self.device.cols * (self.device.usable_bytes_per_core - self.code_bytes)
-        weights_move = 2 * self.weight_bytes + cache > capacity
-        moved = cache + (self.weight_bytes if weights_move else 0)
+        memory, cache = self.memory, self.memory.kv_bytes(tokens)
+        weights_move = 2 * memory.weight_bytes + cache > memory.wafer_bytes
+        moved = cache + (memory.weight_bytes if weights_move else 0)
         links = min(prefill.rows, prefill.cols, decode.rows, decode.cols)
         wire = moved / _BISECTION_SHARE / (links * self.model.link_bytes_per_cycle)
         elements = moved / self.element_bytes / min(prefill.cores, decode.cores)
@@ -301,14 +236,6 @@ class LLMCost:
             self.device.watts,
         )
 
-    @property
-    def weight_bytes(self) -> int:
-        """All layers' matrices."""
-        shape = self.shape
-        queries, keys = shape.num_heads * shape.head_dim, 2 * shape.num_kv_heads * shape.head_dim
-        layer = shape.hidden_size * (2 * queries + keys + 3 * shape.intermediate_size)
-        return shape.num_layers * layer * self.element_bytes
-
     def _prefill_layer(self, tokens: int, grid: Grid) -> Cost:
         if self.kernels == "released":
             return self.model.program_cost(released_prefill_layer(self._released(grid), tokens, grid.rows))
@@ -339,27 +266,6 @@ class LLMCost:
             + max(grid.rows, grid.cols) * constants.hop
             + row_bytes / self.model.link_bytes_per_cycle
         )
-
-    def _layers_of_a_region(self, phase: Phase, grid: Grid, tokens: int) -> tuple[int, int]:
-        """How many layers' weights and caches a region holds, and the bytes of a core that holds them."""
-        one, two = (self._peak_bytes(phase, grid, tokens, layers) for layers in (1, 2))
-        limit = self.device.usable_bytes_per_core - self.code_bytes
-        if one > limit:
-            raise ValueError(
-                f"one layer with {tokens} tokens in {phase} needs {one} bytes on a core of a region of {grid}, where "
-                f"{self.device.title} has {limit} for data; use a larger region or fewer tokens"
-            )
-        layers = min(self.shape.num_layers, 1 + (limit - one) // (two - one))
-        return layers, one + (layers - 1) * (two - one)
-
-    def _peak_bytes(self, phase: Phase, grid: Grid, tokens: int, layers: int) -> int:
-        described: Description
-        if phase == "prefill":
-            plan = PrefillPlan(self.shape, grid.rows, grid.cols, tokens)
-            described = prefill_layer(plan, layers, self.element_bytes)
-        else:
-            described = decode_layer(self._decode_plan(tokens, grid), layers, self.element_bytes)
-        return described.summary().peak_bytes
 
 
 def component_shares(cost: PhaseCost) -> dict[Component | str, float]:

@@ -26,6 +26,7 @@ from lapidist.hardware.wafer.device import Device, load_device
 from lapidist.hardware.wafer.gemv_algorithms import mesh_gemv
 from lapidist.hardware.wafer.kv_capacity import concat_capacity, shift_capacity
 from lapidist.hardware.wafer.llm_cost import LLMCost, RequestCost
+from lapidist.hardware.wafer.llm_memory import LLMMemory
 from lapidist.hardware.wafer.published import (
     SYSTEM,
     published_models,
@@ -72,7 +73,7 @@ def reproduce() -> list[Cell]:
         *_table_2(device, model),
         *_layers(3, model, table_3_measurements(), _fit_prefill),
         *_layers(4, model, table_4_measurements(), _fit_decode),
-        *_table_5(device, model),
+        *_table_5(device),
         *_table_6(model),
         *_energy_ratios(),
     ]
@@ -171,7 +172,7 @@ def _layers(table: int, model: CostModel, rows: list[Measurement], fit: _Fit) ->
     return cells
 
 
-def _table_5(device: Device, model: CostModel) -> list[Cell]:
+def _table_5(device: Device) -> list[Cell]:
     """Concat fills one row and shift all of them, so the one follows from the other and the number of rows.
 
     What the paper does not say is in how many regions the layers lie; ours has as many as the area allows.
@@ -187,7 +188,7 @@ def _table_5(device: Device, model: CostModel) -> list[Cell]:
             ),
         ]
         grid = Grid(row["grid"], row["grid"])
-        found = LLMCost(published_models()[name], device, model).cache_capacity(grid, _TABLE_5_REGIONS)
+        found = LLMMemory(published_models()[name], device).cache_capacity(grid, _TABLE_5_REGIONS)
         label = f"{name}, {found.regions} regions of {device.usable_bytes_per_core // 1024} KB a core"
         cells += [
             Cell(5, label, "concat", "tokens", row["concat"], found.concat, "predicted"),
