@@ -28,6 +28,8 @@ def main() -> None:
     _run("benchmarks.serve_many_clients")
     _run("benchmarks.engine_overhead", "--checkpoint", checkpoint)
     _run("benchmarks.peak_memory", "--checkpoint", checkpoint)
+    _run("benchmarks.prompt_filters")
+    _run("benchmarks.prompt_filters", "--checkpoint", checkpoint, "--lengths", "32768")
     _run("benchmarks.kernels.decode_attention")
     _run("benchmarks.kernels.flat_gemm")
     _run("benchmarks.kernels.dispatch_regret")

@@ -18,6 +18,7 @@ from lapidist.kernels.kv_cache import PagedKVCache
 from lapidist.workload.step import read_steps
 from tests.checkpoints import write_random_llama, write_tokenizer
 from tests.family_checkpoints import VARIANTS, build, save
+from tests.quantized_checkpoints import EIGHT_BITS, formats, quantize_at_random
 
 METHODS: list[dict[str, Any]] = [
     {"method": "gemfilter", "layer": 1, "keep": 20},
@@ -360,6 +361,26 @@ def test_preempted_sequences_get_their_keys_again(llama_directory: Path, alone: 
         expected = start(alone, str(index), prompt(index, 60), options, tokens=20)
         finish(alone)
         assert generated(request) == generated(expected)
+
+
+@pytest.mark.parametrize("kv_bits", [8, 4])
+def test_codes_in_the_cache_stay_what_they_are(llama_directory: Path, tmp_path: Path, kv_bits: int) -> None:
+    """Keys and values that are handed over are those of a plain run, though they are quantized a second time."""
+    quantize_at_random(
+        llama_directory, tmp_path / "m", formats(EIGHT_BITS, activation_bits=8, kv_bits=kv_bits)
+    )
+    found = []
+    for options in (None, {"method": "streamingllm", "keep": 50}):
+        own = Engine(EngineConfig(tmp_path / "m", page_size=4))
+        request = start(own, "a", prompt(0, 60), options, tokens=2)
+        while not generated(request):
+            own.step()
+        pages = request.completions[0].sequence.pages
+        caches = [part[pages] for layer in range(2) for part in own.runner.cache.numbers(layer)]
+        found.append(torch.stack([part.transpose(1, 2).flatten(0, 1) for part in caches]))
+    kept = [*range(4), *range(14, 60)]
+    step = found[0].abs().max() / 2 ** (kv_bits - 1)
+    assert (found[1][:, :50] - found[0][:, kept]).abs().max() < 0.5 * step
 
 
 def test_gaps_in_sliding_windows_are_refused(tmp_path: Path) -> None:

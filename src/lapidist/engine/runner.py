@@ -133,7 +133,7 @@ class Runner:
     def _restore(self, sequence: Sequence, kept: KeptKV) -> None:
         slots = torch.tensor(self._slots(sequence, range(kept.tokens)), device=self.decoder.device)
         for layer, (keys, values) in enumerate(zip(kept.keys, kept.values, strict=True)):
-            self.cache.write(layer, slots, keys.to(self.decoder.dtype), values.to(self.decoder.dtype))
+            self.cache.write(layer, slots, keys, values)
 
     def _slots(self, sequence: Sequence, places: range) -> list[int]:
         size, pages = self.page_size, sequence.pages

@@ -32,7 +32,8 @@ class KeptKV:
 
     Attributes
     ----------
-    keys, values : of each layer ``[kept, kv_heads, head_dim]``, rotated at the tokens' positions in the prompt.
+    keys, values : of each layer ``[kept, kv_heads, head_dim]``, rotated at the tokens' positions in the prompt; float32
+        where the KV cache holds codes, for these to come out the same again.
     last_hidden : ``[1, hidden_size]`` after the final norm, from which the first token follows.
     shares : float ``[tokens]``, the share of (layer, head) pairs that kept each token.
     """
