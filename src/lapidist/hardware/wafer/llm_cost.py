@@ -102,6 +102,7 @@ class RequestCost:
 
     @property
     def cycles(self) -> float:
+        """Of the whole request, with a decode for each output token, as the paper counts."""
         return self.prefill.cycles + self.transition.cycles + self.output * self.decode.cycles
 
     @property
@@ -110,7 +111,8 @@ class RequestCost:
 
     @property
     def time_to_first_token_seconds(self) -> float:
-        return (self.prefill.cycles + self.transition.cycles + self.decode.cycles) / self.clock_hz
+        """Prefill, the way to the decode mesh, and the output head there."""
+        return (self.prefill.cycles + self.transition.cycles + self.decode.head.cycles) / self.clock_hz
 
     @property
     def output_tokens_per_second(self) -> float:
