@@ -74,6 +74,7 @@ def test_a_shared_prefix_is_found_in_the_cache(lapidist: Lapidist, machine: Path
     ("arguments", "sentence"),
     [
         (["--on", "h2000"], "no data sheet of a GPU named 'h2000'; known are"),
+        (["--on", "h200", "--backend", "llama.cpp"], "unknown backend 'llama.cpp'"),
         (["--on", "absent.json"], "absent.json: there is no such file"),
         (["--on", ","], "--on: expected names"),
         (["--on", "CPU.json", "--recipe", "int3"], "unknown recipe 'int3'"),
@@ -91,6 +92,24 @@ def test_mistakes_are_told_in_one_sentence(
     assert sentence in result.stderr
     assert result.stderr.count("\n") <= 2
     assert result.stdout == ""
+
+
+def test_gpus_are_planned_on_and_what_they_lack_is_told(lapidist: Lapidist, tmp_path: Path) -> None:
+    own = tmp_path / "small.yaml"
+    own.write_text("extends: l40s\nname: small\nmemory_bytes: 12000000000\n")
+    arguments = ["--on", f"a100,{own}", "--recipe", "bf16,fp8", "--json", "-"]
+    result = plan(lapidist, *arguments, model="llama-3.1-8b")
+    assert result.returncode == 0, result.stderr
+    content = json.loads(result.stdout)
+    first = content["forecasts"][0]
+    assert (first["machine"], first["recipe"], first["metrics"]["completed"]) == ("a100", "bf16", 8)
+    assert first["dollars_per_million_output_tokens"] > 0
+    assert first["joules_per_output_token"] > 0
+    low, high = first["tpot_p50_interval_seconds"]
+    assert low < first["metrics"]["tpot"]["p50"] < high
+    reasons = {(row["machine"], row["recipe"]): row["reason"] for row in content["refused"]}
+    assert "does not compute in fp8" in reasons["a100", "fp8"]
+    assert "does not fit" in reasons["small", "bf16"]
 
 
 @pytest.mark.parametrize("model", ["llama-9", "./absent"])

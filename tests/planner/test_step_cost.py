@@ -1,10 +1,12 @@
 import itertools
+from random import Random
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lapidist.hardware.gpu.gpu import GPU
 from lapidist.models.config import ModelConfig
 from lapidist.planner.step_cost import ExactStepCost, TabledStepCost, batch_grid, length_grid, token_grid
 from lapidist.workload.step import SequenceStep
@@ -70,3 +72,21 @@ def test_grids_rise_from_one(grid: tuple[int, ...]) -> None:
 def test_a_step_beyond_the_grid_is_refused() -> None:
     with pytest.raises(ValueError, match="beyond what can be planned"):
         TabledStepCost(Roofline(), TINY_SHAPE, BF16).step([SequenceStep(1 << 18, 1 << 18)], 1)
+
+
+def test_the_tables_hold_for_a_gpu() -> None:
+    """Its tiles make steps, and its phases run as one kernel each."""
+    config = ModelConfig.of_shape("llama-3-8b")
+    gpu, random = GPU("h200"), Random(0)
+    exact, tabled = ExactStepCost(gpu, config, BF16), TabledStepCost(gpu, config, BF16)
+    errors = []
+    for _ in range(40):
+        decodes = [SequenceStep(1, random.randint(1, 4000)) for _ in range(random.choice([0, 1, 10, 100]))]
+        lengths = [
+            (random.randint(2, 1000), random.randint(0, 2000)) for _ in range(random.choice([1, 1, 3]))
+        ]
+        sequences = [*decodes, *(SequenceStep(query, query + before) for query, before in lengths)]
+        one, other = (cost.step(sequences, len(sequences)) for cost in (exact, tabled))
+        errors.append(abs(other[0] / one[0] - 1))
+    assert np.mean(errors) < 0.01
+    assert max(errors) < 0.05

@@ -39,6 +39,12 @@ def plan(
     tensor_parallel: Annotated[
         str, typer.Option(help="Devices that share a model, with commas between them: 1,2,4.")
     ] = "1",
+    backend: Annotated[
+        str | None,
+        typer.Option(
+            help="Whose kernels and overhead a GPU has: trtllm, vllm or sglang. (default: the best measured)"
+        ),
+    ] = None,
     rate: Annotated[
         str | None,
         typer.Option(
@@ -132,7 +138,7 @@ def plan(
     recipes = [plan_recipe(name, config) for name in _names(recipe, "--recipe")]
     degrees = _numbers(tensor_parallel, int, "--tensor-parallel")
     choices = [
-        Option(find_machine(name, config, each), each, ranks)
+        Option(find_machine(name, config, each, backend), each, ranks)
         for name in _names(on, "--on")
         for each in recipes
         for ranks in degrees
@@ -152,6 +158,7 @@ def plan(
         forecasts, refusals = forecast(config, choices, traffic, settings, progress)
     described = {
         "trace": trace,
+        "backend": backend,
         "max_num_seqs": max_num_seqs,
         "max_num_batched_tokens": max_num_batched_tokens,
         "shared_prefix": shared_prefix,

@@ -18,9 +18,13 @@ WAFERS = ("wse-2", "wse-3")
 _PREFILL_GRID, _DECODE_GRID = Grid(660, 660), Grid(360, 360)
 
 
-def find_machine(name: str, config: ModelConfig, recipe: Recipe) -> Machine:
+def find_machine(name: str, config: ModelConfig, recipe: Recipe, backend: str | None = None) -> Machine:
     """A GPU by its name or by a data sheet of the user's own (``.yaml``); ``wse-2`` and ``wse-3``, wafers; ``cpu`` by
     what was measured of this model in this recipe, or by a profile (``.json``).
+
+    Parameters
+    ----------
+    backend : of a GPU: whose kernels and overhead, see ``hardware.gpu.gpu.GPU``; others have none.
 
     Raises
     ------
@@ -33,7 +37,7 @@ def find_machine(name: str, config: ModelConfig, recipe: Recipe) -> Machine:
     suffix = Path(name).suffix.lower()
     if suffix in (".json", ".yaml", ".yml") and not Path(name).is_file():
         raise ValueError(f"{name}: there is no such file; known GPUs are {', '.join(data_sheet_names())}")
-    return _cpu(read_profile(Path(name))) if suffix == ".json" else _gpu(name)
+    return _cpu(read_profile(Path(name))) if suffix == ".json" else _gpu(name, backend)
 
 
 def _cpu(profile: CPUProfile) -> Machine:
@@ -46,9 +50,9 @@ def _wafer(name: str) -> Machine:
     return Machine(wafer, device.rows * device.cols * device.usable_bytes_per_core)
 
 
-def _gpu(name: str) -> Machine:
+def _gpu(name: str, backend: str | None) -> Machine:
     sheet = load_data_sheet(name)
-    gpu, price = GPU(sheet), sheet.price
+    gpu, price = GPU(sheet, backend), sheet.price
     return Machine(
         gpu,
         sheet.memory_bytes,
