@@ -81,3 +81,32 @@ def decode_with_choice(
         logits = model(torch.tensor([generated[-1:]]), past_key_values=cache, position_ids=position).logits
         generated.append(int(logits[0, -1].argmax()))
     return generated
+
+
+def fastkv_logits(
+    model: LlamaForCausalLM, token_ids: Sequence[int], layer: int, going_on: int, window: int, pool: int
+) -> Tensor:
+    """Of the first token, where ``going_on`` tokens go deeper than ``layer``."""
+    hidden = model.model.embed_tokens(torch.tensor([token_ids]))
+    positions = torch.arange(len(token_ids))
+    for index, own in enumerate(model.model.layers):
+        cos, sin = model.model.rotary_emb(hidden, positions[None])
+        count = len(positions)
+        mask = torch.full((count, count), float("-inf")).triu(1)[None, None]
+        before = own.input_layernorm(hidden)
+        found = own(hidden, attention_mask=mask, position_embeddings=(cos, sin), position_ids=positions[None])
+        hidden = found[0] if isinstance(found, tuple) else found
+        if index == layer:
+            query, key = (
+                projection(before).view(1, count, -1, own.self_attn.head_dim).transpose(1, 2)
+                for projection in (own.self_attn.q_proj, own.self_attn.k_proj)
+            )
+            query, key = apply_rotary_pos_emb(query, key, cos, sin)
+            repeated = key[0].repeat_interleave(query.shape[1] // key.shape[1], 0)
+            logits = query[0] @ repeated.transpose(1, 2) * own.self_attn.head_dim**-0.5 + mask[0]
+            votes = logits.softmax(-1)[:, count - window :, : count - window].sum((0, 1))
+            smooth = torch.nn.functional.avg_pool1d(votes[None, None], pool, 1, pool // 2)[0]
+            [places] = with_window(smooth, going_on, window)
+            hidden, positions = hidden[:, places], positions[places]
+    logits: Tensor = model.lm_head(model.model.norm(hidden))[0, -1]
+    return logits

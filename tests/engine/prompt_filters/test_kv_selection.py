@@ -14,6 +14,7 @@ from tests.checkpoints import write_random_llama
 from tests.engine.prompt_filters.reference import (
     attentions,
     decode_with_choice,
+    fastkv_logits,
     h2o_choice,
     snapkv_choice,
 )
@@ -108,6 +109,18 @@ def test_fastkv_deeper_layers_see_the_chosen_tokens(llm: LLM, monkeypatch: pytes
     assert report.layer == 1
     assert report.scores is not None
     assert all(share == 1 for share in report.scores[-8:])
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_fastkv_against_the_published_method(llm: LLM, model: LlamaForCausalLM, layer: int) -> None:
+    params = SamplingParams(temperature=0, max_tokens=1, logprobs=-1)
+    options = {"method": "fastkv", "keep": 10, "layer": layer, "propagate": 0.4, "window": 8, "pool": 7}
+    [output] = llm.generate({"prompt_token_ids": prompt(6)}, params, prompt_filter=options)
+    expected = fastkv_logits(model, prompt(6), layer, 36, 8, 7).log_softmax(-1)
+    [found] = output.outputs[0].logprobs or []
+    assert [found[token].logprob for token in range(len(expected))] == pytest.approx(
+        expected.tolist(), abs=2e-3
+    )
 
 
 def test_fastkv_without_dropping_is_the_plain_prefill(llm: LLM) -> None:
