@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from lapidist.cli import gpu_reproduce_plots
@@ -22,6 +23,15 @@ def test_a_folder_without_the_measurements(lapidist: Lapidist, tmp_path: Path) -
     found = lapidist("gpu", "reproduce", tmp_path)
     assert found.returncode == 2
     assert found.stderr.startswith(f"error: {tmp_path / RUNS_FILE}: no such file")
+
+
+def test_too_few_measurements(lapidist: Lapidist, tmp_path: Path) -> None:
+    folder = measured_data(RUNS_FILE, NAIVE_FILE)
+    pd.read_parquet(folder / RUNS_FILE).head(200).to_parquet(tmp_path / RUNS_FILE)
+    (tmp_path / NAIVE_FILE).write_bytes((folder / NAIVE_FILE).read_bytes())
+    found = lapidist("gpu", "reproduce", tmp_path)
+    assert found.returncode == 2
+    assert "the study needs at least 12 shapes" in found.stderr
 
 
 @pytest.mark.slow

@@ -34,6 +34,16 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
         read_ada_data(tmp_path)
 
 
+def test_words_for_numbers_are_named(tmp_path: Path) -> None:
+    runs = pd.read_parquet(measured_data(RUNS_FILE) / RUNS_FILE).head()
+    runs.assign(runtime_ms="fast").to_parquet(tmp_path / RUNS_FILE)
+    with pytest.raises(ValueError, match="the column 'runtime_ms' holds something that is no number"):
+        read_ada_data(tmp_path)
+    runs.iloc[:0].to_parquet(tmp_path / RUNS_FILE)
+    with pytest.raises(ValueError, match="holds no rows"):
+        read_ada_data(tmp_path)
+
+
 def test_a_lacking_column_is_named(tmp_path: Path) -> None:
     pd.DataFrame({"M": [1]}).to_parquet(tmp_path / RUNS_FILE)
     with pytest.raises(ValueError, match="lacks the column 'N'"):

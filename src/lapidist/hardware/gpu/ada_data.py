@@ -34,6 +34,7 @@ _RUN_COLUMNS = {
     "in_paper_training_pool": "in_pool",
 }
 _NAIVE_COLUMNS = ["M", "N", "K", "tile", "time_ms", "avg_power_W"]
+_WORDS = ("kernel_layout",)
 _BUSY_PERCENT = 50
 _FEWEST_REPEATS = 10
 
@@ -63,7 +64,7 @@ def read_ada_data(folder: Path) -> AdaData:
 
     Raises
     ------
-    ValueError : a file is absent or unreadable, or lacks a column.
+    ValueError : a file is absent, unreadable or empty, lacks a column, or has words where numbers belong.
     """
     runs = _read(folder / RUNS_FILE, pd.read_parquet, list(_RUN_COLUMNS))
     runs = runs[list(_RUN_COLUMNS)].rename(columns=_RUN_COLUMNS)
@@ -92,4 +93,9 @@ def _read(path: Path, read: Callable[[Path], pd.DataFrame], columns: list[str]) 
     absent = [column for column in columns if column not in frame]
     if absent:
         raise ValueError(f"{path}: lacks the column {absent[0]!r}")
+    for column in columns:
+        if column not in _WORDS and not pd.api.types.is_numeric_dtype(frame[column]):
+            raise ValueError(f"{path}: the column {column!r} holds something that is no number")
+    if frame.empty:
+        raise ValueError(f"{path}: holds no rows")
     return frame

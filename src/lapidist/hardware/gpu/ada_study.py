@@ -44,6 +44,7 @@ OWN_SPLIT = "random rows"
 LEAVE_ONE_SHAPE_OUT = "leave one shape out"
 SHAPES = "shapes in 6 folds"
 LARGER_M, LARGER_WORK = "M <= 2048 to 128256", "MNK <= 2^31 to larger"
+_FEWEST_SHAPES = 12
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +97,11 @@ def run_ada_study(data: AdaData, progress: Progress = lambda step, done, total: 
     """
     sheet = load_data_sheet("rtx-4070")
     pool, medians = clipped_like_the_paper(data.pool, data.runs), clean_medians(data.runs)
+    shapes = medians.groupby(["M", "N", "K"]).ngroups
+    if shapes < _FEWEST_SHAPES:
+        raise ValueError(
+            f"the study needs at least {_FEWEST_SHAPES} shapes with repeated uncontended runs, got {shapes}"
+        )
     tasks = [*_pool_tasks(pool, sheet), *_median_tasks(medians, sheet)]
     results = []
     for done, task in enumerate(tasks):
