@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
-# A kernel shorter than the driver's turn usually ends within its own. Two milliseconds is the usual default; runs beside
-# a foreign job in the study take either 0.05 or more than 14 ms, so they do not tell.
+# A kernel shorter than the driver's turn usually ends within its own. Two milliseconds is the usual default; runs
+# beside a foreign job in the study take either 0.05 or more than 14 ms, so they do not tell.
 TIME_SLICE_SECONDS = 2e-3
 
 
