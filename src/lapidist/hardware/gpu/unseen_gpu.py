@@ -34,7 +34,7 @@ TILES: tuple[Tile, ...] = (
     (32, 32),
 )
 
-# FLOP per joule of single precision against Pascal's 16 nm, by what the makers of chips state for their processes.
+# FLOP per joule of single precision against Pascal's 16 nm: estimates by process generation, not measured.
 _ENERGY_GAIN = {
     "pascal": 1.0,
     "volta": 1.33,
