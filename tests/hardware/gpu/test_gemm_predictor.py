@@ -152,6 +152,15 @@ def test_users_data_sheet_scales_its_base(tmp_path) -> None:  # type: ignore[no-
     assert half == pytest.approx(2 * whole, rel=0.15)
 
 
+def test_power_limit_holds_long_kernels_back(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    file = tmp_path / "half.yaml"
+    file.write_text("extends: h200\nname: half\ntdp_watts: 350\n")
+    half, whole = (gemm_predictor(gpu).predict(8192, 8192, 8192).seconds for gpu in (file, "h200"))
+    assert 1.4 < half / whole < 2.2
+    small = (gemm_predictor(gpu).predict(1, 8192, 8192).seconds for gpu in (file, "h200"))
+    assert next(small) == pytest.approx(next(small), rel=0.05)
+
+
 def test_bundled_models_are_small() -> None:
     assert BUNDLED.stat().st_size <= 2_100_000
 

@@ -23,6 +23,7 @@ _REMEMBERED = 1 << 16
 _MEASURED_AS = {"fp16": "bf16"}  # the same rates and bytes
 _PREFERRED_BACKENDS = ("TRTLLM", "VLLM", "SGLang")
 _SIBLING_WIDTH = 0.10  # half width in log time that another GPU of the same kind adds
+_WATTS_PER_OPERATION = 0.9e-12  # geometric mean of the measured GPUs: power limit over peak 16-bit rate
 _ALIGNED = 8  # n and k that 16-byte loads need; no other was measured
 
 
@@ -198,7 +199,8 @@ def gemm_predictor(
     if not candidates:
         return GemmPredictor(sheet, form)
     group = _choose(candidates, backend, version, sheet.name, measured_as)
-    return GemmPredictor(sheet, form, stored.model(group, sheet, form))
+    model = stored.model(group, sheet, form)
+    return GemmPredictor(sheet, form, replace(model, group=_at_power_of(sheet, group)))
 
 
 @functools.lru_cache(maxsize=8)
@@ -227,6 +229,30 @@ def _same_kind(a: DataSheet, b: DataSheet) -> bool:
 def _balance(sheet: DataSheet) -> float:
     """16-bit operations per byte of memory traffic."""
     return sheet.operations_per_second(sheet.sixteen_bit) / sheet.memory_bytes_per_second
+
+
+def _at_power_of(sheet: DataSheet, group: GEMMGroup) -> GEMMGroup:
+    """The group with the part of the peak rate that ``sheet``'s power limit sustains.
+
+    GPUs of a kind spend the same energy on an operation, so that the part goes with watts per peak rate: an L4 has
+    0.6 W for a TFLOP/s where an L40S has 1.0. Between kinds that energy differs too much to tell more than that a card
+    with watts to spare is not held back.
+    """
+    if group.gpu == sheet.name:
+        return group
+    cap = group.parameters.power_cap
+    if group.gpu == ANY:
+        spare = _watts_per_operation(sheet) / _WATTS_PER_OPERATION
+        sustained = max(cap, min(cap * spare, 1.0))
+    else:
+        sustained = min(
+            cap * _watts_per_operation(sheet) / _watts_per_operation(load_data_sheet(group.gpu)), 1.0
+        )
+    return replace(group, parameters=replace(group.parameters, power_cap=sustained))
+
+
+def _watts_per_operation(sheet: DataSheet) -> float:
+    return sheet.tdp_watts / sheet.operations_per_second(sheet.sixteen_bit)
 
 
 def _choose(
