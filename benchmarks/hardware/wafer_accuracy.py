@@ -34,11 +34,11 @@ from lapidist.hardware.wafer.calibration import (
 from lapidist.hardware.wafer.cost import CostModel
 from lapidist.hardware.wafer.cost_constants import calibrated_constants
 from lapidist.hardware.wafer.default_calibration import (
-    first_guess,
     fit_wse2_decode,
     fit_wse2_prefill,
     wse2_start,
 )
+from lapidist.hardware.wafer.first_guess import first_guess
 from lapidist.hardware.wafer.measured_cycles import KernelRun, read_kernel_runs
 from lapidist.hardware.wafer.published import table_3_measurements, table_4_measurements
 from lapidist.hardware.wafer.reproduction import reproduce
@@ -147,7 +147,7 @@ def predict(train: list[KernelRun], test: list[KernelRun], fixed: tuple[str, ...
     guess = first_guess()
     held = {name: getattr(calibrated_constants("wse-3"), name) for name in fixed}
     start = CostModel(guess.constants.with_values(held, "as shipped"), guess.link_bytes_per_cycle)
-    found = calibrate(start, [run.measurement for run in train], fixed=fixed)
+    found = calibrate([run.measurement for run in train], start, fixed=fixed)
     return accuracy(found.model, [run.measurement for run in test])
 
 

@@ -51,7 +51,7 @@ def calibrate(
     from lapidist.hardware.wafer.calibration import calibrate as fit_constants
     from lapidist.hardware.wafer.cost import CostModel
     from lapidist.hardware.wafer.cost_constants import read_constants
-    from lapidist.hardware.wafer.default_calibration import first_guess
+    from lapidist.hardware.wafer.first_guess import first_guess
     from lapidist.hardware.wafer.measured_cycles import read_kernel_runs
 
     check_pictures(plot)
@@ -70,7 +70,7 @@ def calibrate(
     names = [name.strip() for name in fix.split(",") if name.strip()]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", IdentifiabilityWarning)  # said below, once
-        fit = fit_constants(begun, inside, fixed=names, source=", ".join(path.name for path in runs))
+        fit = fit_constants(inside, begun, fixed=names, source=", ".join(path.name for path in runs))
     held_out = accuracy(fit.model, outside) if outside else None
     if as_json:
         typer.echo(json.dumps(_to_json(fit, held_out), indent=2))

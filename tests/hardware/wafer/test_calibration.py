@@ -17,7 +17,7 @@ from lapidist.hardware.wafer.calibration import (
 )
 from lapidist.hardware.wafer.cost import CostModel
 from lapidist.hardware.wafer.cost_constants import calibrated_constants
-from lapidist.hardware.wafer.default_calibration import first_guess
+from lapidist.hardware.wafer.first_guess import first_guess
 from lapidist.hardware.wafer.gemm_algorithms import GEMMShape, mesh_gemm
 from lapidist.hardware.wafer.gemv_algorithms import mesh_gemv
 
@@ -53,7 +53,7 @@ def gemm_runs(sides: tuple[int, ...]) -> list[Measurement]:
 def test_recovers_the_constants_of_gemv() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", IdentifiabilityWarning)
-        found = calibrate(first_guess(), gemv_runs((16, 64, 144, 240), (2, 4, 8)), source="here")
+        found = calibrate(gemv_runs((16, 64, 144, 240), (2, 4, 8)), source="here")
     for name in found.fitted:
         assert getattr(found.model.constants, name) == pytest.approx(
             getattr(TRUTH.constants, name), rel=0.02
@@ -67,7 +67,7 @@ def test_recovers_the_constants_of_gemv() -> None:
 
 
 def test_recovers_the_constants_of_gemm() -> None:
-    found = calibrate(first_guess(), gemm_runs((8, 30, 64)))
+    found = calibrate(gemm_runs((8, 30, 64)))
     for name in ("step", "k_iteration", "fma_call", "fma_mac", "launch"):
         assert getattr(found.model.constants, name) == pytest.approx(
             getattr(TRUTH.constants, name), rel=0.05
@@ -76,7 +76,7 @@ def test_recovers_the_constants_of_gemm() -> None:
 
 
 def test_standard_errors_cover_the_truth() -> None:
-    found = calibrate(first_guess(), gemv_runs((16, 64, 144, 240), (2, 4, 8), noise=0.01))
+    found = calibrate(gemv_runs((16, 64, 144, 240), (2, 4, 8), noise=0.01))
     for name in found.fitted:
         off = abs(getattr(found.model.constants, name) - getattr(TRUTH.constants, name))
         assert off < 4 * found.deviations[name] + 0.01, name
@@ -85,7 +85,7 @@ def test_standard_errors_cover_the_truth() -> None:
 def test_one_number_of_groups_leaves_hop_and_stage_open() -> None:
     """Hops grow as P (1 + 1 / G) and stages as P / 2 G: with one G nothing tells them apart."""
     with pytest.warns(IdentifiabilityWarning, match=r"cannot tell .*hop.*stage"):
-        found = calibrate(first_guess(), gemv_runs((16, 64, 144, 240), (8,)))
+        found = calibrate(gemv_runs((16, 64, 144, 240), (8,)))
     assert found.condition > 1e6
     assert any({"hop", "stage"} <= set(group) for group in found.open_groups)
     assert np.isinf(found.deviations["hop"])
@@ -95,20 +95,20 @@ def test_one_number_of_groups_leaves_hop_and_stage_open() -> None:
 def test_one_mesh_leaves_the_launch_open() -> None:
     """The warning comes from the design matrix, whichever constants are involved."""
     with pytest.warns(IdentifiabilityWarning, match="launch"):
-        calibrate(first_guess(), gemm_runs((30,)))
+        calibrate(gemm_runs((30,)))
 
 
 def test_a_prior_decides_what_the_measurements_leave_open() -> None:
     runs = gemv_runs((16, 64, 144, 240), (8,))
     with pytest.warns(IdentifiabilityWarning):
-        found = calibrate(first_guess(), runs, priors={"hop": Prior(TRUTH.constants.hop, 0.001)})
+        found = calibrate(runs, priors={"hop": Prior(TRUTH.constants.hop, 0.001)})
     assert found.model.constants.stage == pytest.approx(TRUTH.constants.stage, rel=0.05)
     assert accuracy(found.model, gemv_runs((64, 240), (2, 4))).mape < 0.02
 
 
 def test_fixed_constants_stay() -> None:
     start = replace(first_guess(), constants=first_guess().constants.with_values({"hop": 7.0}, "held"))
-    found = calibrate(start, gemv_runs((64, 144), (2, 8)), fixed=("hop",))
+    found = calibrate(gemv_runs((64, 144), (2, 8)), start, fixed=("hop",))
     assert found.model.constants.hop == 7
     assert found.model.constants.sources["hop"] == "held"
     assert "hop" not in found.fitted
@@ -117,7 +117,7 @@ def test_fixed_constants_stay() -> None:
 def test_a_few_wild_rows_do_not_bend_the_fit() -> None:
     runs = gemv_runs((16, 64, 144, 240), (2, 4, 8))
     wild = [replace(run, cycles=2 * run.cycles) if i in (3, 20) else run for i, run in enumerate(runs)]
-    found = calibrate(first_guess(), wild)
+    found = calibrate(wild)
     assert accuracy(found.model, [run for i, run in enumerate(runs) if i not in (3, 20)]).mape < 0.01
 
 
@@ -128,7 +128,7 @@ def test_no_constant_falls_below_zero(first: float, second: float) -> None:
     odd = [replace(run, cycles=run.cycles * (first if i % 2 else second)) for i, run in enumerate(runs)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", IdentifiabilityWarning)
-        found = calibrate(first_guess(), odd)
+        found = calibrate(odd)
     assert all(getattr(found.model.constants, name) >= 0 for name in found.fitted)
 
 
@@ -144,10 +144,10 @@ def test_accuracy_in_numbers() -> None:
 
 def test_bad_input_is_one_sentence() -> None:
     with pytest.raises(ValueError, match="at least one measurement"):
-        calibrate(first_guess(), [])
+        calibrate([])
     with pytest.raises(ValueError, match="no measurements"):
         accuracy(first_guess(), [])
     with pytest.raises(ValueError, match="unknown cost constant 'warp'"):
-        calibrate(first_guess(), gemv_runs((16,), (4,)), fixed=("warp",))
+        calibrate(gemv_runs((16,), (4,)), fixed=("warp",))
     with pytest.raises(ValueError, match="above 0"):
         Measurement("x", (), 0.0)

@@ -17,12 +17,12 @@ from lapidist.hardware.wafer.calibration import (
 from lapidist.hardware.wafer.cost import CostModel
 from lapidist.hardware.wafer.cost_constants import calibrated_constants
 from lapidist.hardware.wafer.default_calibration import (
-    first_guess,
     fit_wse2_decode,
     fit_wse2_prefill,
     fit_wse3,
     wse2_start,
 )
+from lapidist.hardware.wafer.first_guess import first_guess
 from lapidist.hardware.wafer.measured_cycles import KernelRun, read_kernel_runs
 from lapidist.hardware.wafer.published import table_3_measurements, table_4_measurements
 
@@ -96,7 +96,7 @@ def test_twelve_rows_of_decode_cannot_tell_all_constants() -> None:
 @pytest.mark.parametrize(("train", "test"), [((16, 80), 144), ((16, 144), 80), ((80, 144), 16)])
 def test_products_on_a_mesh_that_was_left_out(train: tuple[int, ...], test: int) -> None:
     rows = runs("wse3_meshgemm.csv")
-    found = calibrate(first_guess(), [run.measurement for run in rows if run.side in train])
+    found = calibrate([run.measurement for run in rows if run.side in train])
     left = accuracy(found.model, [run.measurement for run in rows if run.side == test])
     assert left.mape <= 0.013
     assert left.largest <= 0.05
@@ -108,7 +108,7 @@ def test_small_meshes_predict_products_on_large_ones() -> None:
     large = [run.measurement for run in rows if run.side >= 400]
     if not large:
         pytest.skip("the file has no rows of P >= 400")
-    found = calibrate(first_guess(), [run.measurement for run in rows if run.side <= 144])
+    found = calibrate([run.measurement for run in rows if run.side <= 144])
     assert accuracy(found.model, large).mape <= 0.018
     assert accuracy(found.model, large).largest <= 0.07
 
@@ -118,7 +118,7 @@ def test_matrix_vector_products_on_meshes_that_were_left_out() -> None:
     for side in (80, 144):
         small = [run.measurement for run in rows if run.side <= side]
         large = [run.measurement for run in rows if side < run.side <= 272]
-        found = calibrate(gemv_start(), small, fixed=("gemv_mac",))
+        found = calibrate(small, gemv_start(), fixed=("gemv_mac",))
         assert accuracy(found.model, large).mape <= 0.005
         assert accuracy(found.model, large).largest <= 0.01
 
@@ -129,7 +129,7 @@ def test_small_meshes_predict_matrix_vector_products_on_large_ones() -> None:
     if not large:
         pytest.skip("the file has no rows of P > 272")
     small = [run.measurement for run in rows if run.side <= 272]
-    found = calibrate(gemv_start(), small, fixed=("gemv_mac",))
+    found = calibrate(small, gemv_start(), fixed=("gemv_mac",))
     assert accuracy(found.model, large).mape <= 0.034
     assert accuracy(found.model, large).largest <= 0.06
 
@@ -137,10 +137,10 @@ def test_small_meshes_predict_matrix_vector_products_on_large_ones() -> None:
 def test_two_numbers_of_groups_predict_a_third_and_one_warns() -> None:
     rows = runs("wse3_meshgemv.csv")
     small = [run.measurement for run in rows if run.columns["G"] != 2]
-    found = calibrate(gemv_start(), small, fixed=("gemv_mac",))
+    found = calibrate(small, gemv_start(), fixed=("gemv_mac",))
     assert accuracy(found.model, [run.measurement for run in rows if run.columns["G"] == 2]).mape <= 0.01
     with pytest.warns(IdentifiabilityWarning, match=r"hop.*stage"):
-        calibrate(gemv_start(), [run.measurement for run in rows if run.columns["G"] == 8])
+        calibrate([run.measurement for run in rows if run.columns["G"] == 8])
 
 
 def gemv_start() -> CostModel:

@@ -11,6 +11,7 @@ from scipy.optimize import least_squares
 from lapidist.hardware.wafer.cost import CostModel
 from lapidist.hardware.wafer.cost_constants import CONSTANT_NAMES
 from lapidist.hardware.wafer.cost_terms import CostTerms, Numbers, Program, cost_terms
+from lapidist.hardware.wafer.first_guess import first_guess
 
 RELATIVE_NOISE = 0.01
 """How far a repeated measurement is off, as a share. Errors up to it count squared, those beyond it linearly (Huber),
@@ -111,8 +112,8 @@ class Calibration:
 
 
 def calibrate(
-    start: CostModel,
     measurements: Sequence[Measurement],
+    start: CostModel | None = None,
     *,
     fixed: Sequence[str] = (),
     priors: Mapping[str, Prior] | None = None,
@@ -122,7 +123,8 @@ def calibrate(
 
     Parameters
     ----------
-    start : where the fit begins; constants that no measurement touches keep their values.
+    start : where the fit begins, by default at orders of magnitude; constants that no measurement touches keep their
+        values.
     fixed : constants that keep their values in any case.
     priors : knowledge that is weighed against the measurements; a relative error of ``RELATIVE_NOISE`` counts as much
         as one deviation of a prior.
@@ -138,6 +140,7 @@ def calibrate(
     """
     if not measurements:
         raise ValueError("a calibration needs at least one measurement")
+    start = start or first_guess()
     priors = dict(priors or {})
     for name in (*fixed, *priors):
         if name not in CONSTANT_NAMES:

@@ -9,35 +9,8 @@ from collections.abc import Sequence
 
 from lapidist.hardware.wafer.calibration import Calibration, Measurement, Prior, calibrate
 from lapidist.hardware.wafer.cost import CostModel
-from lapidist.hardware.wafer.cost_constants import CONSTANT_NAMES, CostConstants
-
-LINK_BYTES_PER_CYCLE = 4.0
-
-_GUESS = CostConstants(
-    launch=100,
-    step=100,
-    k_iteration=30,
-    fma_call=3,
-    fma_mac=0.125,
-    moved_element=0.25,
-    overlap_slowdown=0.1,
-    overlap_window=100,
-    hop=1,
-    stage=5,
-    allreduce_launch=100,
-    allreduce_floor=100,
-    pass_element=0.25,
-    gemv_call=3,
-    gemv_mac=0.125,
-    pointwise_operation=4,
-)
-"""Orders of magnitude: one cycle a hop and 2 T_R + 1 a stage (arXiv 2404.15888), vectors of 8, movers of 4 elements;
-an element-wise operation loads twice, operates and stores."""
-
-
-def first_guess() -> CostModel:
-    """Orders of magnitude, for a fit to begin with."""
-    return CostModel(_GUESS, LINK_BYTES_PER_CYCLE)
+from lapidist.hardware.wafer.cost_constants import CONSTANT_NAMES
+from lapidist.hardware.wafer.first_guess import LINK_BYTES_PER_CYCLE
 
 
 def fit_wse3(
@@ -48,21 +21,20 @@ def fit_wse3(
     Tiles of the measured products have sides to 8, one vector of the core: what a multiply-accumulate costs beyond
     that is taken from MeshGEMM for MeshGEMV too. Element-wise work was not measured; its constant is WSE-2's.
     """
-    products = calibrate(first_guess(), gemm, source=f"{source}, MeshGEMM")
+    products = calibrate(gemm, source=f"{source}, MeshGEMM")
     known = products.model.constants
     start = CostModel(
         known.with_values({"gemv_mac": known.fma_mac}, "as fma_mac"), products.model.link_bytes_per_cycle
     )
-    vectors = calibrate(start, gemv, fixed=("gemv_mac",), source=f"{source}, MeshGEMV")
+    vectors = calibrate(gemv, start, fixed=("gemv_mac",), source=f"{source}, MeshGEMV")
     return vectors.model, products, vectors
 
 
 # Of the WSE-2 and its network, known beforehand (arXiv 2404.15888; arXiv 2502.04563, section 2): one cycle a hop, two
 # fp16 numbers fetched, multiplied and sent a cycle.
 _WSE2_KNOWN = {"hop": 1.0, "fma_mac": 0.5, "gemv_mac": 0.5, "pass_element": 0.5}
-_DEVIATIONS = {
-    "stage": 1.0
-}  # software of another kernel; all others are taken to lie within a factor of about two
+# All other constants are taken to lie within a factor of about two; a stage is software of another kernel.
+_DEVIATIONS = {"stage": 1.0}
 _PREFILL = ("step", "k_iteration", "fma_call", "fma_mac", "moved_element")
 _DECODE = ("stage", "allreduce_launch", "pass_element", "gemv_call", "gemv_mac", "pointwise_operation")
 
@@ -102,4 +74,4 @@ def _fit_layers(
 ) -> Calibration:
     priors = {name: Prior(getattr(start.constants, name), _DEVIATIONS.get(name, 0.5)) for name in names}
     fixed = [name for name in CONSTANT_NAMES if name not in names]
-    return calibrate(start, layers, fixed=fixed, priors=priors, source=source)
+    return calibrate(layers, start, fixed=fixed, priors=priors, source=source)
