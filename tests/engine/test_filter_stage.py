@@ -271,6 +271,20 @@ def test_steps_with_nothing_but_a_filter_are_not_recorded(llama_directory: Path,
     assert small.stats().steps > len(steps)
 
 
+def test_steps_of_filtered_and_other_sequences_are_recorded(llama_directory: Path, tmp_path: Path) -> None:
+    """A sequence that begins with handed-over keys samples without a token of its own in the step."""
+    small = engine(
+        llama_directory, max_num_batched_tokens=16, max_num_seqs=4, record=tmp_path / "steps.jsonl"
+    )
+    start(small, "decoding", prompt(1, 4), tokens=40)
+    start(small, "filtered", prompt(0, 100), METHODS[2], tokens=4)
+    finish(small)
+    small.close()
+    steps = list(read_steps(tmp_path / "steps.jsonl"))
+    assert len(steps) == 40
+    assert sum(len(step.sequences) for step in steps) == 40 + 3
+
+
 def test_counters(llama_directory: Path) -> None:
     small = engine(llama_directory)
     request = start(small, "a", prompt(0, 100), METHODS[0], tokens=1)

@@ -43,11 +43,10 @@ class ScheduledStep:
 
     def workload(self, extra_logit_rows: int = 0, duration_seconds: float | None = None) -> Step:
         """The step in the language of ``lapidist.workload``, without the work of prompt filters."""
+        computed = [entry for entry in self.scheduled if entry.num_tokens]
         return Step(
-            sequences=tuple(
-                SequenceStep(entry.num_tokens, entry.end) for entry in self.scheduled if entry.num_tokens
-            ),
-            logit_rows=sum(entry.samples for entry in self.scheduled) + extra_logit_rows,
+            sequences=tuple(SequenceStep(entry.num_tokens, entry.end) for entry in computed),
+            logit_rows=sum(entry.samples for entry in computed) + extra_logit_rows,
             duration_seconds=duration_seconds,
         )
 
