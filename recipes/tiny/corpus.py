@@ -14,19 +14,20 @@ from tokenizers import Tokenizer
 from lapidist.evaluation import haystack
 from recipes.tiny.tokenizer import runtime_tokenizer
 
-# Relative chance that a training row comes from a source. The reviews are half of all bytes but lower-case
-# and crude, so they count for less than their size; the prose that reads best counts for more.
+# Relative chance that a training row comes from a source. The reviews are half of all bytes but lower-case and crude,
+# so they count for less than their size; the prose that reads best counts for more, but not so much that it is learnt
+# by heart: 20 million tokens with WikiText at a quarter of the text took unseen text from 3.2 to 3.5 nats per token.
 SOURCE_WEIGHTS = {
-    "wikitext2_train": 2.0,
-    "wikitext2_detokenized": 2.0,
-    "state_union": 2.0,
-    "masc_written": 2.6,
-    "inaugural": 0.9,
-    "masc_spoken": 0.5,
-    "genesis_english": 0.2,
+    "wikitext2_train": 0.8,
+    "wikitext2_detokenized": 0.8,
+    "state_union": 1.7,
+    "masc_written": 2.4,
+    "inaugural": 0.6,
+    "masc_spoken": 0.4,
+    "genesis_english": 0.12,
     "tinyshakespeare": 0.8,
-    "udhr_multilingual": 0.15,
-    "movie_reviews": 2.2,
+    "udhr_multilingual": 0.1,
+    "movie_reviews": 3.2,
 }
 HELD_OUT_FRACTION = 0.1
 CHUNK_BYTES = 1 << 16

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from recipes.tiny.model import ModelConfig, TinyLlama
+from recipes.tiny.run_state import BEST
 from recipes.tiny.tokenizer import BOS, END, EOS, PAD, save_tokenizer
 
 RUNS = Path(__file__).parent / "runs"
@@ -106,8 +107,10 @@ def as_json(content: dict[str, Any]) -> bytes:
 
 
 def load_run(run: Path) -> tuple[TinyLlama, Tokenizer]:
-    """The model and tokenizer of a run's last checkpoint."""
-    checkpoint = run / "checkpoint.pt"
+    """The model and tokenizer of a run's best checkpoint by unseen text, else of its last."""
+    checkpoint = run / BEST
+    if not checkpoint.is_file():
+        checkpoint = run / "checkpoint.pt"
     if not checkpoint.is_file():
         raise FileNotFoundError(
             f"no checkpoint at {checkpoint}; train one with python -m recipes.tiny.train --run {run}"
@@ -121,7 +124,7 @@ def load_run(run: Path) -> tuple[TinyLlama, Tokenizer]:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        "python -m recipes.tiny.export", description="Export a run's last checkpoint."
+        "python -m recipes.tiny.export", description="Export a run's best checkpoint, else its last."
     )
     parser.add_argument("out", type=Path, help="directory to write")
     parser.add_argument(

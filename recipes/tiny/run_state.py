@@ -17,6 +17,8 @@ from recipes.tiny.model import TinyLlama
 CLIP = 10.0
 WINDOW = 50
 
+BEST = "best.pt"  # the checkpoint with the least loss of unseen text, in a run's folder
+
 
 @dataclass
 class RunState:
@@ -27,6 +29,7 @@ class RunState:
     seconds: float = 0.0
     stage: int = 0
     answer_loss: float | None = None
+    least_held_out: float | None = None
     recent_durations: list[float] = field(default_factory=list)
 
     def add_duration(self, seconds: float) -> None:

@@ -29,7 +29,7 @@ from recipes.tiny.batches import Batch, make_batches
 from recipes.tiny.model import ModelConfig, TinyLlama
 from recipes.tiny.retrieval import Haystack, accuracy_grid, haystack_of
 from recipes.tiny.rows import Materials, Part, whole_words
-from recipes.tiny.run_state import Log, RunState, load_checkpoint, save_checkpoint
+from recipes.tiny.run_state import BEST, Log, RunState, load_checkpoint, save_checkpoint
 from recipes.tiny.tokenizer import save_tokenizer, train_tokenizer
 
 RUNS = Path(__file__).parent / "runs"
@@ -50,7 +50,7 @@ class Options:
     compile: bool = True
     device: str = "cpu"
     checkpoint_seconds: float = 180.0
-    evaluate_seconds: float = 600.0
+    evaluate_seconds: float = 300.0
 
     def progress(self, state: RunState) -> float:
         """Share of the budget spent, 1 when it is time to stop."""
@@ -143,6 +143,19 @@ class Trainer:
             optimizer.step()
             optimizer.zero_grad()
 
+    @torch.inference_mode()
+    def held_out_loss(self, tokens: np.ndarray) -> float:
+        """Mean loss of unseen text in nats per token, in whole windows of the longest rows trained so far."""
+        length = schedule.STAGES[self.state.stage].length
+        total, count = 0.0, 0
+        with torch.compiler.set_stance("force_eager"):
+            for window in torch.from_numpy(tokens.astype(np.int64)).split(length + 1):
+                hidden = self.model.hidden(window[None, :-1].to(self.device), self.dtype)[0]
+                targets = window[1:].to(self.device)
+                total += float(token_losses(hidden, self.model.embedding.weight, targets).sum())
+                count += len(targets)
+        return total / count
+
     def retrieval(self, haystack: Haystack, trials: int = 4) -> dict[str, list[float]]:
         """Exact-match accuracy per depth at the current lengths, on held-out text."""
         lengths = [stage.length for stage in schedule.STAGES[: self.state.stage + 1] if stage.length >= 256]
@@ -208,9 +221,20 @@ def train(trainer: Trainer, run: Path, haystack: Haystack, show: Callable[[str],
                 sums, counts = np.zeros(len(Part)), np.zeros(len(Part))
             if state.seconds - evaluated >= options.evaluate_seconds or options.progress(state) >= 1:
                 evaluated = state.seconds
-                accuracy = trainer.retrieval(haystack)
-                log.add({"step": state.step, "seconds": round(state.seconds, 1), "retrieval": accuracy})
-                show(f"retrieval by length, depths {DEPTHS}: {accuracy}")
+                accuracy, unseen = trainer.retrieval(haystack), trainer.held_out_loss(haystack.tokens)
+                log.add(
+                    {
+                        "step": state.step, "seconds": round(state.seconds, 1),
+                        "retrieval": accuracy, "held_out_loss": round(unseen, 4),
+                    }
+                )  # fmt: skip
+                show(f"retrieval by length, depths {DEPTHS}: {accuracy}; loss of unseen text: {unseen:.4f}")
+                if state.stage + 1 == len(schedule.STAGES) and unseen < (
+                    state.least_held_out or float("inf")
+                ):
+                    # The text is small enough to be learnt by heart: the last checkpoint need not be the best.
+                    state.least_held_out = unseen
+                    save_checkpoint(run / BEST, trainer.model, trainer.optimizers, state)
             if state.seconds - saved >= options.checkpoint_seconds:
                 saved = state.seconds
                 save_checkpoint(checkpoint, trainer.model, trainer.optimizers, state)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from lapidist.evaluation.needle_facts import draw_needle
-from recipes.tiny import corpus, export, facts, retrieval, tasks, train, words
+from recipes.tiny import corpus, export, facts, retrieval, schedule, tasks, train, words
 from recipes.tiny.batches import make_batches
 from recipes.tiny.model import ModelConfig, TinyLlama
 from recipes.tiny.rows import Materials, Part
@@ -176,6 +176,35 @@ def test_resumed_run_equals_uninterrupted_run(materials: Materials, tmp_path: Pa
     whole, resumed = run(tmp_path / "whole", None), run(tmp_path / "resumed", 3)
     for (name, a), (_, b) in zip(whole.named_parameters(), resumed.named_parameters(), strict=True):
         assert torch.equal(a, b), name
+
+
+@torch.no_grad()
+def test_held_out_loss_is_the_mean_over_windows(materials: Materials) -> None:
+    trainer = train.Trainer(MICRO, train.Options(steps=1, compile=False), materials)
+    tokens = np.random.default_rng().integers(0, MICRO.vocab_size, 200)
+    length = schedule.STAGES[0].length
+    losses = [
+        torch.nn.functional.cross_entropy(
+            trainer.model(torch.tensor(window[None, :-1]))[0], torch.tensor(window[1:]), reduction="none"
+        )
+        for window in np.split(tokens, range(length + 1, len(tokens), length + 1))
+    ]
+    assert trainer.held_out_loss(tokens) == pytest.approx(float(torch.cat(losses).mean()), rel=1e-5)
+
+
+def test_the_best_checkpoint_is_exported(materials: Materials, tmp_path: Path) -> None:
+    trainer = train.Trainer(MICRO, train.Options(steps=2, compile=False), materials)
+    trainer.state.stage = len(schedule.STAGES) - 1
+    materials.tokenizer.save(str(tmp_path / "tokenizer.json"))
+    train.train(trainer, tmp_path, retrieval.haystack_of(prose(2), materials.tokenizer), lambda line: None)
+    assert trainer.state.least_held_out is not None
+    best = TinyLlama(MICRO, seed=5)
+    train.save_checkpoint(tmp_path / "best.pt", best, [], trainer.state)
+    exported, _ = export.load_run(tmp_path)
+    assert torch.equal(exported.embedding.weight, best.embedding.weight)
+    (tmp_path / "best.pt").unlink()
+    exported, _ = export.load_run(tmp_path)
+    assert torch.equal(exported.embedding.weight, trainer.model.embedding.weight)
 
 
 def test_pauses_do_not_count_as_training_time() -> None:
