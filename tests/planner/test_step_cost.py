@@ -75,7 +75,7 @@ def test_a_step_beyond_the_grid_is_refused() -> None:
 
 
 def test_the_tables_hold_for_a_gpu() -> None:
-    """Its tiles make steps, and its phases run as one kernel each."""
+    """Its tiles make steps, and several chunks run as one kernel, of which the tables know no more than each alone."""
     config = ModelConfig.of_shape("llama-3-8b")
     gpu, random = GPU("h200"), Random(0)
     exact, tabled = ExactStepCost(gpu, config, BF16), TabledStepCost(gpu, config, BF16)
@@ -89,4 +89,4 @@ def test_the_tables_hold_for_a_gpu() -> None:
         one, other = (cost.step(sequences, len(sequences)) for cost in (exact, tabled))
         errors.append(abs(other[0] / one[0] - 1))
     assert np.mean(errors) < 0.01
-    assert max(errors) < 0.05
+    assert max(errors) < 0.08
