@@ -166,6 +166,18 @@ def test_a_stream_of_prompts_does_not_hold_up_a_filter(llama_directory: Path) ->
     assert generated(filtering)
 
 
+def test_handed_over_keys_do_not_pile_up(llama_directory: Path) -> None:
+    small = engine(llama_directory, pages=24, max_num_batched_tokens=64, max_num_seqs=4)
+    options = {"method": "snapkv", "keep": 40, "window": 4}
+    requests = [start(small, str(index), prompt(index, 50), options, tokens=30) for index in range(8)]
+    most = 0
+    while small.has_work():
+        small.step()
+        most = max(most, len(small.runner._handed_over))
+    assert all(len(generated(request)) == 30 for request in requests)
+    assert most <= 3  # those that one step's share can filter
+
+
 def test_filters_run_in_order_of_arrival(llama_directory: Path) -> None:
     small = engine(llama_directory, max_num_batched_tokens=64, max_num_seqs=4)
     requests = [start(small, str(i), prompt(i, 30 + i), METHODS[0]) for i in range(6)]

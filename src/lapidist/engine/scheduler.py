@@ -61,7 +61,8 @@ class Scheduler:
 
     A sequence with a prompt filter begins in ``filtering``, where it holds no pages. Filters run in order of arrival
     and get at least half of what the decodes leave of a step, all of it while nothing else wants it. Once filtered,
-    the sequence waits for pages before all that arrived later.
+    the sequence waits for pages before all that arrived later; filters pause while one waits whose keys and values were
+    handed over.
 
     Parameters
     ----------
@@ -165,7 +166,9 @@ class Scheduler:
             scheduled.append(_chunk(sequence, budget))
             budget -= scheduled[-1].num_tokens
 
-        return ScheduledStep(scheduled, preempted, reserved + budget if self.filtering else 0)
+        # What filters hand over lies outside the pages until its sequence is admitted: no more before that.
+        can_filter = bool(self.filtering) and not any(sequence.num_restored for sequence in self.waiting)
+        return ScheduledStep(scheduled, preempted, reserved + budget if can_filter else 0)
 
     def complete(self, step: ScheduledStep) -> None:
         """Record that the step's keys and values are in the cache; full pages become shareable.
