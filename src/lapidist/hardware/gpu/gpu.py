@@ -155,7 +155,7 @@ class GPU:
         best = np.argmin([answer.seconds for answer in answers], axis=0)
         for row, gemm in enumerate(gemms):
             answer = answers[best[row]]
-            seconds = self._fused(float(answer.seconds[row]), formats[best[row]])
+            seconds = self._in_engine(float(answer.seconds[row]), formats[best[row]])
             width = float(np.log(answer.high[row] / answer.low[row]) / 2)
             notes = answer.notes if answer.low_confidence[row] else ()
             if len(formats) > 1:
@@ -166,9 +166,16 @@ class GPU:
             power = self._power.gemm(gemm.m, gemm.n, gemm.k, seconds, formats[best[row]])
             self._costs[_key(gemm)] = (seconds, float(power.watts), width, tuple(notes))
 
-    def _fused(self, seconds: float, kernel: str) -> float:
-        """Without the quantization of the input, where that was measured along; a GEMM keeps most of its time."""
-        if GEMM_FORMATS[kernel].compute != "fp8":
+    def quantizes_input(self, gemm: GEMM) -> bool:
+        """Whether its measured time includes quantizing its input, as in TensorRT-LLM's fp8 and fp4 tables."""
+        return self._quantizes_input(gemm_kernels(gemm, self.sheet)[0])
+
+    def _quantizes_input(self, kernel: str) -> bool:
+        return GEMM_FORMATS[kernel].quantizes_input and self._gemm(kernel).backend == "TRTLLM"
+
+    def _in_engine(self, seconds: float, kernel: str) -> float:
+        """Without quantizing the input, which engines fuse into the kernel before; a GEMM keeps most of its time."""
+        if not self._quantizes_input(kernel):
             return seconds
         return max(seconds - self.overhead.quantization_seconds, 0.4 * seconds)
 
