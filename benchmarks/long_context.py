@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--replies", type=Path, help="folder for replies, from which a stopped run goes on")
     parser.add_argument("--plots", type=Path, help="folder for the pictures")
     options = parser.parse_args()
-    model, began = resolve_model(options.model), time.perf_counter()
+    model = resolve_model(options.model)
     sweep, chosen, last = choose(model, folder(options.replies, "sweep"))
     others = rivals(int(chosen.removeprefix("gemfilter:layer=").split(":")[0]), last)
     needle = evaluate_needle(
@@ -100,10 +100,9 @@ def main() -> None:
         folder(options.replies, "ruler"),
         Printed("ruler"),
     )
-    result = {
-        "model": options.model,
+    result: dict[str, Any] = {
+        "model": model.name,
         "kept_share": KEEP,
-        "seconds": round(time.perf_counter() - began, 1),
         "layer_sweep": sweep,
         "chosen": chosen,
         "needle": {
@@ -196,8 +195,7 @@ def claims(
     found = {result.method.label: result.mean for result in needle}
     tasks = {result.method.label: result.mean for result in ruler}
     same = [chosen, *others["snapkv"], *others["h2o"]]
-    propagated = [*others["adaptive"], *others["fastkv"]]
-    return {
+    found_claims: dict[str, Any] = {
         "GemFilter finds at least 95 % of the needles that the full prompt does": {
             "scores": {name: found[name] for name in (chosen, "full")},
             "met": found[chosen] >= 0.95 * found["full"],
@@ -206,17 +204,15 @@ def claims(
             "scores": {name: found[name] for name in same},
             "met": found[chosen] == max(found[name] for name in same),
         },
-        "the adaptive filter scores as much as FastKV on RULER's tasks": {
-            "scores": {name: tasks[name] for name in propagated},
-            "bypassed": {
-                result.method.label: result.bypassed for result in ruler if result.method.label in propagated
-            },
-            "met": all(
-                tasks[own] >= tasks[other]
-                for own, other in zip(others["adaptive"], others["fastkv"], strict=True)
-            ),
-        },
     }
+    spans = ("its published window and pool", "the window and pool of GemFilter")
+    for span, own, other in zip(spans, others["adaptive"], others["fastkv"], strict=True):
+        found_claims[f"the adaptive filter scores as much as FastKV with {span} on RULER's tasks"] = {
+            "scores": {name: tasks[name] for name in (own, other, "full")},
+            "bypassed": next(result.bypassed for result in ruler if result.method.label == own),
+            "met": tasks[own] >= tasks[other],
+        }
+    return found_claims
 
 
 def plot_sweep(sweep: Sequence[dict[str, Any]], path: Path) -> None:

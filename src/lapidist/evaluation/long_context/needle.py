@@ -83,7 +83,7 @@ def evaluate_needle(
     else:
         cases_of, described = _published(documents, tokenizer, settings, max(lengths))
     described |= {
-        "model": str(model),
+        "model": model.name,
         "fingerprint": fingerprint(model),
         "dtype": settings.dtype,
         "haystack": "generated" if settings.haystack is None else settings.haystack.name,

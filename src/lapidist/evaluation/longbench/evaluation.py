@@ -79,7 +79,7 @@ def evaluate_longbench(
         "max_prompt_tokens": settings.max_tokens or min(PUBLISHED_MAX_TOKENS, context),
         "examples_per_task": settings.limit,
         "data": settings.data.name,
-        "model": str(model),
+        "model": model.name,
         "fingerprint": fingerprint(model),
         "dtype": settings.dtype,
     }

@@ -93,7 +93,7 @@ def evaluate_ruler(
         "haystack": "generated" if settings.haystack is None else settings.haystack.name,
         "haystack_sha256": None if settings.haystack is None else _sha256(" ".join(sentences)),
         "questions": {each.name: _sha256(" ".join(each.documents)) for each in sources},
-        "model": str(model),
+        "model": model.name,
         "fingerprint": fingerprint(model),
         "dtype": settings.dtype,
     }
