@@ -14,7 +14,7 @@ from tests.planner.machines import BF16, TINY_SHAPE, Roofline
 
 SLIDING = ModelConfig.of_shape("gemma-2-2b")
 
-chunks = st.tuples(st.integers(1, 600), st.integers(0, 9000)).map(
+chunks = st.tuples(st.integers(2, 600), st.integers(0, 9000)).map(
     lambda pair: SequenceStep(pair[0], pair[0] + pair[1])
 )
 
@@ -29,10 +29,9 @@ chunks = st.tuples(st.integers(1, 600), st.integers(0, 9000)).map(
 def test_the_tables_are_close_to_asking_about_every_step(
     config: ModelConfig, prefills: list[SequenceStep], decodes: list[int], ranks: int
 ) -> None:
-    sequences = [*(SequenceStep(1, length) for length in decodes), *prefills]
-    machine = Roofline()
-    exact = ExactStepCost(machine, config, BF16, ranks).step(sequences, len(sequences))
-    tabled = TabledStepCost(machine, config, BF16, ranks).step(sequences, len(sequences))
+    machine, rows = Roofline(), len(decodes) + len(prefills)
+    exact = ExactStepCost(machine, config, BF16, ranks).step(decodes, prefills, rows)
+    tabled = TabledStepCost(machine, config, BF16, ranks).step(decodes, prefills, rows)
     assert tabled == pytest.approx(exact, rel=0.02)
 
 
@@ -41,10 +40,7 @@ def test_the_tables_are_close_to_asking_about_every_step(
 def test_a_run_of_decodes_costs_what_its_steps_do(lengths: list[int], steps: int) -> None:
     cost = TabledStepCost(Roofline(), TINY_SHAPE, BF16)
     seconds, joules = cost.decode_run(lengths, steps)
-    single = [
-        cost.step([SequenceStep(1, length + index) for length in lengths], len(lengths))
-        for index in range(steps)
-    ]
+    single = [cost.step([length + index for length in lengths], [], len(lengths)) for index in range(steps)]
     assert np.column_stack((seconds, joules)) == pytest.approx(np.array(single))
     exact = ExactStepCost(Roofline(), TINY_SHAPE, BF16).decode_run(lengths, steps)
     assert seconds == pytest.approx(exact[0], rel=0.02)
@@ -52,13 +48,13 @@ def test_a_run_of_decodes_costs_what_its_steps_do(lengths: list[int], steps: int
 
 def test_the_overhead_of_a_step_is_charged_once() -> None:
     machine = Roofline(overhead_seconds=1.0)
-    step = [SequenceStep(1, 10), SequenceStep(7, 20)]
-    assert TabledStepCost(machine, TINY_SHAPE, BF16).step(step, 2)[0] == pytest.approx(1.0, rel=0.01)
+    cost = TabledStepCost(machine, TINY_SHAPE, BF16)
+    assert cost.step([10], [SequenceStep(7, 20)], 2)[0] == pytest.approx(1.0, rel=0.01)
 
 
 def test_the_parts_add_up_to_the_whole() -> None:
     cost = TabledStepCost(Roofline(), TINY_SHAPE, BF16)
-    whole = cost.step([SequenceStep(1, 10), SequenceStep(64, 64)], 2)[0]
+    whole = cost.step([10], [SequenceStep(64, 64)], 2)[0]
     whole += cost.decode_run([10, 500], 4)[0].sum()
     assert sum(cost.take_seconds_by_part().values()) == pytest.approx(whole)
 
@@ -71,7 +67,7 @@ def test_grids_rise_from_one(grid: tuple[int, ...]) -> None:
 
 def test_a_step_beyond_the_grid_is_refused() -> None:
     with pytest.raises(ValueError, match="beyond what can be planned"):
-        TabledStepCost(Roofline(), TINY_SHAPE, BF16).step([SequenceStep(1 << 18, 1 << 18)], 1)
+        TabledStepCost(Roofline(), TINY_SHAPE, BF16).step([], [SequenceStep(1 << 18, 1 << 18)], 1)
 
 
 def test_the_tables_hold_for_a_gpu() -> None:
@@ -81,12 +77,12 @@ def test_the_tables_hold_for_a_gpu() -> None:
     exact, tabled = ExactStepCost(gpu, config, BF16), TabledStepCost(gpu, config, BF16)
     errors = []
     for _ in range(40):
-        decodes = [SequenceStep(1, random.randint(1, 4000)) for _ in range(random.choice([0, 1, 10, 100]))]
+        decodes = [random.randint(1, 4000) for _ in range(random.choice([0, 1, 10, 100]))]
         lengths = [
             (random.randint(2, 1000), random.randint(0, 2000)) for _ in range(random.choice([1, 1, 3]))
         ]
-        sequences = [*decodes, *(SequenceStep(query, query + before) for query, before in lengths)]
-        one, other = (cost.step(sequences, len(sequences)) for cost in (exact, tabled))
+        chunks = [SequenceStep(query, query + before) for query, before in lengths]
+        one, other = (cost.step(decodes, chunks, len(decodes) + len(chunks)) for cost in (exact, tabled))
         errors.append(abs(other[0] / one[0] - 1))
     assert np.mean(errors) < 0.01
     assert max(errors) < 0.08

@@ -155,7 +155,7 @@ def _prepare(config: ModelConfig, option: Option, settings: PlanSettings) -> tup
     )
     cost = TabledStepCost(option.machine.hardware, config, option.recipe, option.tensor_parallel)
     # A number format that the machine lacks is refused here.
-    cost.step([SequenceStep(1, 1), SequenceStep(16, 16)], logit_rows=2)
+    cost.step([1], [SequenceStep(16, 16)], logit_rows=2)
     cost.take_seconds_by_part()
     return fit, cost
 

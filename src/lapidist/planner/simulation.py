@@ -164,16 +164,16 @@ class Simulation:
     def _one_step(self) -> None:
         scheduler = self._scheduler
         step = scheduler.schedule()
-        work = step.workload()
-        seconds, joules = self._cost.step(work.sequences, work.logit_rows)
+        decodes, chunks, sampling = _shape(step)
+        seconds, joules = self._cost.step(decodes, chunks, len(sampling))
         self._now += seconds
         scheduler.complete(step)
         self._book(1, len(step.scheduled), seconds, joules)
         if self._on_step is not None:
-            self._on_step(Step(work.sequences, work.logit_rows, seconds))
-        is_decode = all(entry.num_tokens == 1 and entry.samples for entry in step.scheduled)
+            self._on_step(step.workload(duration_seconds=seconds))
+        is_decode = len(decodes) == len(sampling) == len(step.scheduled)
         self._is_closed = is_decode and not step.preempted and bool(scheduler.waiting)
-        for sequence in _sampling(step):
+        for sequence in sampling:
             sequence.append()
             self._hand_out(sequence, [self._now])
 
@@ -237,6 +237,17 @@ class Simulation:
         self._progress(self._finished, len(self._result.records))
 
 
-def _sampling(step: ScheduledStep) -> list[TraceSequence]:
-    """The sequences that get a token of the step."""
-    return [entry.sequence for entry in step.scheduled if entry.samples]  # type: ignore[misc]
+def _shape(step: ScheduledStep) -> tuple[list[int], list[SequenceStep], list[TraceSequence]]:
+    """Contexts of its single tokens, its chunks of several, and the sequences that get a token of it."""
+    decodes: list[int] = []
+    chunks: list[SequenceStep] = []
+    sampling: list[TraceSequence] = []
+    for entry in step.scheduled:
+        tokens = entry.end - entry.start
+        if tokens == 1:
+            decodes.append(entry.end)
+        else:
+            chunks.append(SequenceStep(tokens, entry.end))
+        if entry.samples:
+            sampling.append(entry.sequence)  # type: ignore[arg-type]  # only we add sequences
+    return decodes, chunks, sampling

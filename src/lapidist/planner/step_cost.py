@@ -41,8 +41,11 @@ _BATCHES_PER_OCTAVE = 8
 class StepCost(Protocol):
     """Answers what the simulation asks."""
 
-    def step(self, sequences: Sequence[SequenceStep], logit_rows: int) -> Cost:
-        """Of one step."""
+    def step(self, decodes: Sequence[int], chunks: Sequence[SequenceStep], logit_rows: int) -> Cost:
+        """Of one step.
+
+        ``decodes`` are the contexts of sequences that compute one token, itself included; ``chunks`` compute more.
+        """
 
     def decode_run(self, kv_lengths: Sequence[int], steps: int) -> tuple[Floats, Floats]:
         """Seconds and joules ``[steps]`` of steps in which every sequence decodes one token.
@@ -61,14 +64,15 @@ class ExactStepCost:
         self._lower = lambda step: lower(config, recipe, step, tensor_parallel)
         self.low_confidence: set[str] = set()
 
-    def step(self, sequences: Sequence[SequenceStep], logit_rows: int) -> Cost:
-        estimate = self._ask(self._lower(Step(tuple(sequences), logit_rows)))
+    def step(self, decodes: Sequence[int], chunks: Sequence[SequenceStep], logit_rows: int) -> Cost:
+        sequences = (*(SequenceStep(1, length) for length in decodes), *chunks)
+        estimate = self._ask(self._lower(Step(sequences, logit_rows)))
         self.low_confidence.update(estimate.low_confidence)
         return estimate.seconds, estimate.joules
 
     def decode_run(self, kv_lengths: Sequence[int], steps: int) -> tuple[Floats, Floats]:
         costs = [
-            self.step([SequenceStep(1, length + index) for length in kv_lengths], len(kv_lengths))
+            self.step([length + index for length in kv_lengths], [], len(kv_lengths))
             for index in range(steps)
         ]
         seconds, joules = np.array(costs).T
@@ -99,9 +103,7 @@ class TabledStepCost:
         self._decode = cache(self._ask_decode)
         self._prefill = cache(self._ask_prefill)
 
-    def step(self, sequences: Sequence[SequenceStep], logit_rows: int) -> Cost:
-        decodes = [sequence.kv_length for sequence in sequences if sequence.query_length == 1]
-        chunks = [sequence for sequence in sequences if sequence.query_length > 1]
+    def step(self, decodes: Sequence[int], chunks: Sequence[SequenceStep], logit_rows: int) -> Cost:
         seconds, joules = self._prefill_cost(chunks) if chunks else (0.0, 0.0)
         tokens = len(decodes) + sum(chunk.query_length for chunk in chunks)
         self._seconds_by_part["prefill_attention"] += seconds

@@ -31,8 +31,8 @@ class TraceSequence(Sequence):
 
     def full_page_hashes(self, num_tokens: int, page_size: int) -> list[PageHash]:
         """As of ``Sequence``: equal where pages hold the same tokens, here those of the shared prefix."""
-        hashes = self._page_hashes
-        for page in range(len(hashes), num_tokens // page_size):
+        hashes, count = self._page_hashes, num_tokens // page_size
+        for page in range(len(hashes), count):
             owner = "shared" if (page + 1) * page_size <= self.shared_tokens else self.request
             hashes.append(f"{owner}/{page}".encode())
-        return hashes[: num_tokens // page_size]
+        return hashes if len(hashes) == count else hashes[:count]
