@@ -38,5 +38,9 @@ class ServingOverhead:
 
 
 NONE = ServingOverhead(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-TYPICAL = ServingOverhead(0.8e-3, 15e-6, 4e-6, 50e-3, 0.15)
-BY_BACKEND: dict[str, ServingOverhead] = {}
+TYPICAL = ServingOverhead(0.42e-3, 15e-6, 6e-6, 60e-3, 0.15)
+BY_BACKEND: dict[str, ServingOverhead] = {
+    "trtllm": ServingOverhead(0.33e-3, 12.1e-6, 7.6e-6, 80e-3, 0.15),
+    "vllm": ServingOverhead(0.47e-3, 15.2e-6, 6.9e-6, 54e-3, 0.14),
+    "sglang": ServingOverhead(0.46e-3, 19.8e-6, 4.0e-6, 44e-3, 1.00),
+}
