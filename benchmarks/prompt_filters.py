@@ -242,6 +242,8 @@ def _warm_up(decoder: Any, token_ids: list[int]) -> None:
     table of embeddings, which lies in a mapped file, so that its pages do not count for the prompt."""
     import torch
 
+    from lapidist.engine.prompt_filters import GemFilter
+    from lapidist.engine.prompt_filters.gemfilter import gemfilter
     from lapidist.engine.prompt_filters.layer_pass import LayerPass
 
     with torch.inference_mode():
@@ -250,6 +252,8 @@ def _warm_up(decoder: Any, token_ids: list[int]) -> None:
             for _ in layers.run(layer):
                 pass
         decoder.logits(layers.hidden[-1:])
+        for _ in gemfilter(LayerPass(decoder, token_ids, len(token_ids), 16), GemFilter(), 0, 8):
+            pass
         for ids in torch.arange(decoder.config.vocab_size, device=decoder.device).split(4096):
             decoder.embed(ids)
 
