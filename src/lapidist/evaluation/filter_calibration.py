@@ -198,10 +198,13 @@ def layer_scores(decoder: Decoder, token_ids: Sequence[int], options: GemFilter)
 
 
 def _find(probe: Probe) -> range:
-    """Where the answer stands in the prompt: the last place, for the question itself does not hold it."""
-    answer = probe.answer
-    for start in range(len(probe.prompt) - len(answer), -1, -1):
-        if probe.prompt[start : start + len(answer)] == answer:
-            return range(start, start + len(answer))
-    # The tokenizer merged its end with what follows in the text: the longest beginning of it.
-    return _find(Probe(probe.prompt, answer[:-1]))
+    """Where the answer stands in the prompt: the last place, for the question itself does not hold it.
+
+    Where the tokenizer merged its end with the text behind it, the longest beginning of the answer that is there.
+    """
+    for length in range(len(probe.answer), 0, -1):
+        answer = probe.answer[:length]
+        for start in range(len(probe.prompt) - length, -1, -1):
+            if probe.prompt[start : start + length] == answer:
+                return range(start, start + length)
+    raise ValueError("the tokenizer writes the hidden fact otherwise than the answer: try another --style")
