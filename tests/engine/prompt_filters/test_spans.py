@@ -1,5 +1,7 @@
 """Runs of kept tokens."""
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,4 +12,4 @@ from lapidist.engine.prompt_filters.spans import runs
 def test_runs_cover_the_places_and_are_as_long_as_can_be(places: list[int]) -> None:
     found = list(runs(places))
     assert [place for start, end in found for place in range(start, end)] == places
-    assert all(first[1] < second[0] for first, second in zip(found, found[1:], strict=False))
+    assert all(first[1] < second[0] for first, second in pairwise(found))
