@@ -27,7 +27,7 @@ from lapidist.hardware.gpu.gemm_correction import fit_correction
 from lapidist.hardware.gpu.gemm_fit import GEMMRows, fit_gemm_models, pools_of
 from lapidist.hardware.gpu.gemm_format import gemm_format
 from lapidist.hardware.gpu.gemm_model import GEMMModel
-from lapidist.hardware.gpu.gemm_predictor import gemm_predictor
+from lapidist.hardware.gpu.gemm_predictor import GemmPredictor, gemm_predictor
 from lapidist.hardware.gpu.gemm_store import BUNDLED, GEMMModels
 from lapidist.hardware.gpu.gemm_transfer import fit_transfer
 from lapidist.hardware.gpu.leakage import check_no_leakage
@@ -179,6 +179,17 @@ def few(model: GEMMModel, frame: pd.DataFrame) -> dict[str, Any]:
     return found
 
 
+def siblings(table: pd.DataFrame, data: Path) -> Iterator[tuple[str, Any]]:
+    """One Hopper GPU by the bundled model of the other: the way in which B300 is answered from B200."""
+    stored = GEMMModels(BUNDLED)
+    form = gemm_format("bf16")
+    for system, donor in (("h100_sxm", "h200"), ("h200_sxm", "h100")):
+        sheet = load_data_sheet(system)
+        found = next(g for g in stored.groups() if g.key == (donor, "bf16", "TRTLLM", "1.3.0rc20"))
+        frame = group(table, system, "TRTLLM", "1.3.0rc20", "bf16")
+        yield f"{sheet.name} by {donor}", judge(stored.model(found, sheet, form), frame)
+
+
 def other_sources(table: pd.DataFrame, data: Path) -> Iterator[tuple[str, Any]]:
     """The bundled A100 model and an independent project's measurements."""
     vidur = read_gemm_table(data / VIDUR, backend="vidur", version="-", dtype="fp16")
@@ -230,12 +241,55 @@ def speed(table: pd.DataFrame, data: Path) -> Iterator[tuple[str, Any]]:
     yield "batch_seconds_per_row", (time.process_time() - start) / 10_000
 
 
+def limits(table: pd.DataFrame, data: Path) -> Iterator[tuple[str, Any]]:
+    """A hundred thousand random GEMMs up to 2**20, steps in aligned sizes, and one row beyond a multiple of 128."""
+    generator = np.random.default_rng(0)
+    for system, (backend, version) in BF16.items():
+        predictor = gemm_predictor(system, "bf16", backend, version)
+        m, n, k = np.maximum(1, np.rint(2 ** generator.uniform(0, 20, (3, 100_000))))
+        bound = 2 * m * n * k / predictor.sheet.operations_per_second("bf16", "max")
+        found = predictor.predict(m, n, k)
+        yield (
+            system,
+            {
+                "below_peak_at_maximum_clock": int((found.low < bound * (1 - 1e-12)).sum()),
+                "not_finite": int((~np.isfinite(found.high)).sum()),
+                "shortest_predicted_seconds": float(found.low.min()),
+                **{f"steps_down_in_{axis}": steps_down(predictor, axis) for axis in "mnk"},
+                "one_row_more": one_row_more(predictor, group(table, system, backend, version, "bf16")),
+            },
+        )
+
+
+def steps_down(predictor: GemmPredictor, axis: str) -> dict[str, float]:
+    """Parts of the steps between adjacent aligned sizes, at 100 random others, that save more than 2 % and 5 %."""
+    generator = np.random.default_rng(1)
+    steps = np.arange(128, 8193, 128) if axis == "m" else np.arange(256, 8193, 256)
+    fixed = {name: 128.0 * generator.integers(1, 65, (100, 1)) for name in "mnk"}
+    seconds = predictor.predict(**{**fixed, axis: steps[None, :].astype(float)}).seconds
+    ratio = seconds[:, 1:] / seconds[:, :-1]
+    return {"by_2_percent": float((ratio < 0.98).mean()), "by_5_percent": float((ratio < 0.95).mean())}
+
+
+def one_row_more(predictor: GemmPredictor, frame: pd.DataFrame) -> dict[str, dict[str, float]]:
+    times = frame.pivot(index=["n", "k"], columns="m", values="seconds")
+    n, k = np.array(times.index.to_list(), dtype=float).T
+    found = {}
+    for m in (m for m in (128, 256, 512, 1024) if m + 1 in times):
+        ratio = predictor.predict(m + 1, n, k).seconds / predictor.predict(m, n, k).seconds
+        measured = float(np.nanmedian(times[m + 1] / times[m]))
+        found[f"{m + 1} over {m}"] = {"measured": measured, "predicted": float(np.median(ratio))}
+    return found
+
+
 PARTS: dict[str, Callable[[pd.DataFrame, Path], Iterator[tuple[str, Any]]]] = {
     "shipped": shipped,
     "speed": speed,
+    "limits": limits,
     "unseen_sites": unseen_sites,
     "extrapolation": extrapolation,
     "new_gpu": new_gpu,
+    "siblings": siblings,
     "other_sources": other_sources,
     "quantized": quantized,
 }

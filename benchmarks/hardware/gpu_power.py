@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
 from benchmarks.result_file import write_result
 from lapidist.hardware.gpu.accuracy import accuracy
@@ -16,6 +18,8 @@ from lapidist.hardware.gpu.attention_fit import TreeSize, fit_phase
 from lapidist.hardware.gpu.attention_measurements import head_config_holdout, read_attention_table, shapes_of
 from lapidist.hardware.gpu.attention_phase import Phase
 from lapidist.hardware.gpu.data_sheet import load_data_sheet
+from lapidist.hardware.gpu.gemm_fit import TreeSize as GEMMTreeSize
+from lapidist.hardware.gpu.gemm_fit import fit_gemm_models
 from lapidist.hardware.gpu.measurements import read_gemm_table
 from lapidist.hardware.gpu.power_predictor import PowerPredictor
 from lapidist.hardware.gpu.splits import Split, drop_repeated_shapes, frontier, site20
@@ -26,7 +30,9 @@ LONG_SECONDS = 0.2e-3
 
 def gemm_rows(data: Path) -> list[dict[str, Any]]:
     table = read_gemm_table(data / "aiconfigurator_gemm.parquet")
-    table = table[table["watts"].notna() & (table["backend"] == "VLLM") & (table["seconds"] >= LONG_SECONDS)]
+    table = table[table["watts"].notna() & (table["backend"] == "VLLM")]
+    every = table[table["system"] == "h200_sxm"]
+    table = table[table["seconds"] >= LONG_SECONDS]
     found = []
     for system, dtype, reliable in GEMMS:
         rows = drop_repeated_shapes(table[(table["system"] == system) & (table["dtype"] == dtype)])
@@ -40,8 +46,14 @@ def gemm_rows(data: Path) -> list[dict[str, Any]]:
             m, n, k, seconds, watts = (test[c].to_numpy(float) for c in ("m", "n", "k", "seconds", "watts"))
             answer = predictor.gemm(m, n, k, seconds, dtype)
             constant = np.full(len(test), train["watts"].median())
+            energy = {}
+            if (system, dtype) == ("h200_sxm", "bf16"):
+                predicted = gemm_seconds(every[every["dtype"] == dtype], test)
+                joules = predictor.gemm(m, n, k, predicted, dtype).joules
+                energy = {"energy_at_predicted_time": accuracy(watts * seconds, joules).to_dict()}
             found.append(
                 {
+                    **energy,
                     "gpu": sheet.name,
                     "kernel": dtype,
                     "split": split.name,
@@ -55,6 +67,15 @@ def gemm_rows(data: Path) -> list[dict[str, Any]]:
                 }
             )
     return found
+
+
+def gemm_seconds(every: pd.DataFrame, test: pd.DataFrame) -> NDArray[np.float64]:
+    """Times of ``test`` from a model fitted to the other (n, k) sites alone, short kernels included."""
+    sites = pd.MultiIndex.from_frame(test[["n", "k"]]).unique()
+    train = every[~pd.MultiIndex.from_frame(every[["n", "k"]]).isin(sites)]
+    (pool,) = fit_gemm_models(train, GEMMTreeSize(trees=120))
+    model = pool.model(pool.groups[0])
+    return model.seconds(*(test[size].to_numpy(float) for size in "mnk"))[0]
 
 
 def attention_rows(data: Path) -> list[dict[str, Any]]:
@@ -98,6 +119,11 @@ def main() -> None:
         print(
             f"{row['gpu']:>5} {row['kernel']:>10} {row['split']:>22}: power median {power['median_ape']:.2%} "
             f"MAPE {power['mape']:.2%}, covered {row['coverage_90']:.1%}"
+            + (
+                f", energy median {row[key]['median_ape']:.2%}"
+                if (key := "energy_at_predicted_time") in row
+                else ""
+            )
         )
     print(write_result("gpu_power", {"shortest_seconds": LONG_SECONDS, "rows": rows}))
 
