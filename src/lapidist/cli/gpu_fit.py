@@ -50,10 +50,13 @@ def _print(groups: "list[GEMMGroup]") -> None:
     from rich.table import Table
 
     table = Table(
-        "GPU", "format", "backend", "version", "rows", "error, mean", "median", "90 %", "interval holds"
+        "GPU", "format", "backend", "rows", "mean", "median", "90 %", "holds", box=None, padding=(0, 2, 0, 0)
     )
     for group in groups:
         errors = (group.errors[name] for name in ("mape", "median_ape", "p90_ape", "coverage"))
         cells = (f"{error:.1%}" for error in errors)
-        table.add_row(group.gpu, group.dtype, group.backend, group.version, f"{group.rows:,}", *cells)
+        table.add_row(group.gpu, group.dtype, f"{group.backend} {group.version}", f"{group.rows:,}", *cells)
+    for column in table.columns:
+        column.no_wrap = True
+    typer.echo("errors, and how often the 90 % interval holds, on (n, k) sites left out of a trial fit")
     Console().print(table)

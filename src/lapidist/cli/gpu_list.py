@@ -36,24 +36,44 @@ def list_gpus(
         typer.echo(json.dumps(content, indent=2))
         return
     measured = {group.gpu for group in groups}
-    gpus = Table("GPU", "title", "SMs", "16-bit TFLOP/s", "GB", "GB/s", "L2 MiB", "W", "$/h", "measured")
+    gpus = Table(
+        "GPU",
+        "SMs",
+        "16-bit TFLOP/s",
+        "GB",
+        "GB/s",
+        "L2 MiB",
+        "W",
+        "$/h",
+        "GEMMs",
+        box=None,
+        padding=(0, 2, 0, 0),
+    )
     for sheet in sheets:
         rate = sheet.operations_per_second(sheet.sixteen_bit) / 1e12
         gpus.add_row(
-            *(sheet.name, sheet.title, str(sheet.sms), f"{rate:.0f}"),
+            *(sheet.name, str(sheet.sms), f"{rate:.0f}"),
             *(f"{sheet.memory_bytes / 1e9:.0f}", f"{sheet.memory_bytes_per_second / 1e9:.0f}"),
             *(f"{sheet.l2_bytes / 2**20:.0f}", f"{sheet.tdp_watts:.0f}"),
             f"{sheet.price.dollars_per_hour:.2f}" if sheet.price else "",
-            "yes" if sheet.name in measured else "",
+            "measured" if sheet.name in measured else "",
         )
     fitted = Table(
-        "GPU", "format", "backend", "version", "rows", "error, mean", "median", "90 %", "interval holds"
+        "GPU", "format", "backend", "rows", "mean", "median", "90 %", "hold", box=None, padding=(0, 2, 0, 0)
     )
     for group in groups:
         errors = [group.errors.get(name) for name in ("mape", "median_ape", "p90_ape", "coverage")]
         cells = ("" if error is None else f"{error:.1%}" for error in errors)
-        fitted.add_row(group.gpu, group.dtype, group.backend, group.version, f"{group.rows:,}", *cells)
+        backend = f"{group.backend} {group.version}"
+        fitted.add_row(group.gpu, group.dtype, backend, f"{group.rows:,}", *cells)
+    for column in (*gpus.columns, *fitted.columns):
+        column.no_wrap = True
     console = Console()
     console.print(gpus)
-    console.print("GEMM models; errors are on (n, k) sites, and for 'any' on GPUs, left out of a trial fit")
+    console.print(
+        "GEMM models: errors on (n, k) sites left out of a trial fit, and how often the interval holds;"
+    )
+    console.print(
+        "'any' answers for GPUs that were not measured, judged by GPUs left out with their siblings"
+    )
     console.print(fitted)

@@ -62,7 +62,18 @@ def predict(
         content = {"gpu": predictor.sheet.name, "dtype": dtype, "measured": answered_by, "gemms": rows}
         typer.echo(json.dumps({**content, "notes": found.notes}, indent=2))
         return
-    table = Table("m", "n", "k", "µs", "90 % interval", "TFLOP/s", "of peak", "confidence")
+    table = Table(
+        "m",
+        "n",
+        "k",
+        "µs",
+        "90 % interval",
+        "TFLOP/s",
+        "of peak",
+        "confidence",
+        box=None,
+        padding=(0, 2, 0, 0),
+    )
     peak = predictor.sheet.operations_per_second(predictor.format.compute) / 1e12
     for row in rows:
         table.add_row(

@@ -58,14 +58,14 @@ def validate(
         typer.echo(json.dumps([group.to_dict() for group in found], indent=2))
     else:
         result = Table(
-            "measured", "format", "answered by", "rows", "error, mean", "median", "90 %", "bias", "holds"
+            "measured", "answered by", "rows", "mean", "median", "90 %", "bias", "holds", box=SIMPLE
         )
         for group in found:
             errors = group.errors
             shares = (errors.mape, errors.median_ape, errors.p90_ape, errors.median_bias, group.coverage)
             result.add_row(
-                f"{group.system} {group.backend} {group.version}",
-                *(group.dtype, group.answered_by, f"{errors.count:,}"),
+                f"{group.system} {group.backend} {group.version} {group.dtype}",
+                *(group.answered_by, f"{errors.count:,}"),
                 *(f"{share:.1%}" for share in shares),
             )
         console = Console()
