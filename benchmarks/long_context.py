@@ -51,7 +51,8 @@ SPAN = ":window=4:pool=13"
 
 def rivals(layer: int, last: int) -> dict[str, list[str]]:
     """The other methods. Those that look at one layer look at the one chosen for GemFilter; with ``SPAN`` they have its
-    window and pool too, so that the published ones, made for models of 8 billion parameters, are no handicap."""
+    window and pool too, so that the published ones, made for models of 8 billion parameters, are no handicap. The
+    adaptive filter then spends its whole budget: with less of the attention's mass it keeps fewer tokens."""
     adaptive = f"adaptive:first_layer={layer}:last_layer={min(layer + 2, last)}"
     return {
         "gemfilter": ["gemfilter"],
@@ -59,7 +60,7 @@ def rivals(layer: int, last: int) -> dict[str, list[str]]:
         "h2o": ["h2o"],
         "streamingllm": ["streamingllm"],
         "fastkv": [f"fastkv:layer={layer}", f"fastkv:layer={layer}{SPAN}"],
-        "adaptive": [adaptive, f"{adaptive}:keep_last=24{SPAN}"],
+        "adaptive": [adaptive, f"{adaptive}:keep_last=24:mass=0.99{SPAN}"],
     }
 
 
