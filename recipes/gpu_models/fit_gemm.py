@@ -31,14 +31,16 @@ OLDER_REFERENCES = (
     ("h200", "TRTLLM", "1.2.0rc5"),
     ("l40s", "TRTLLM", "1.0.0"),
 )
-FEW_ROWS = 40_000
+FEW_ROWS, MANY_ROWS = 40_000, 135_000
 
 
 def shipped_size(dtype: str, rows: int) -> TreeSize:
     """Trees by what they are asked for: bf16 most, then the others, tables of a few thousand rows least."""
     if rows < FEW_ROWS:
         return TreeSize(trees=100, leaves=63)
-    return TreeSize(trees=220) if dtype == "bf16" else TreeSize(trees=100, learning_rate=0.15)
+    if dtype == "bf16":
+        return TreeSize(trees=220)
+    return TreeSize(trees=130 if rows > MANY_ROWS else 100, learning_rate=0.15)
 
 
 def main() -> None:

@@ -67,6 +67,12 @@ def test_fit_predict_validate(run: Lapidist, measured: Path, tmp_path: Path) -> 
     judged = run("gpu", "validate", str(measured), "--models", models, "--plot", str(picture), "--json")
     assert json.loads(judged.stdout)[0]["mape"] < 0.1
     assert picture.stat().st_size > 10_000
+    for shown in (
+        run("gpu", "validate", measured, "--models", models),
+        run("gpu", "list", "--models", models),
+    ):
+        assert shown.returncode == 0
+        assert "torch 2.6" in shown.stdout
 
 
 def test_few_points_correct_a_card_that_was_not_measured(run: Lapidist, measured: Path) -> None:

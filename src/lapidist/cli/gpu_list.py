@@ -59,7 +59,7 @@ def list_gpus(
             "measured" if sheet.name in measured else "",
         )
     fitted = Table(
-        "GPU", "format", "backend", "rows", "mean", "median", "90 %", "hold", box=None, padding=(0, 2, 0, 0)
+        "GPU", "format", "backend", "rows", "mean", "median", "90 %", "hold", box=None, padding=(0, 1, 0, 0)
     )
     for group in groups:
         errors = [group.errors.get(name) for name in ("mape", "median_ape", "p90_ape", "coverage")]

@@ -58,7 +58,16 @@ def validate(
         typer.echo(json.dumps([group.to_dict() for group in found], indent=2))
     else:
         result = Table(
-            "measured", "answered by", "rows", "mean", "median", "90 %", "bias", "holds", box=SIMPLE
+            "measured",
+            "answered by",
+            "rows",
+            "mean",
+            "median",
+            "90 %",
+            "bias",
+            "holds",
+            box=None,
+            padding=(0, 2, 0, 0),
         )
         for group in found:
             errors = group.errors
