@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.result_file import write_result
 from lapidist.bundled import TINY
 from lapidist.evaluation.quantization import QuantizationReport, Settings, evaluate_quantization
-from lapidist.evaluation.text import read_text_files
+from lapidist.models.calibration.text_files import read_texts
 from lapidist.quantization.quantize import quantize
 from lapidist.quantization.recipe import RECIPES, Recipe, load_recipe
 
@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--max-tokens", type=int, default=100_000)
     parser.add_argument("--needle-trials", type=int, default=25)
     options = parser.parse_args()
-    texts = read_text_files(options.text)
+    texts = read_texts(options.text)
     compared = Settings(max_tokens=options.max_tokens, needle_trials=options.needle_trials, speed=False)
     # What a pass does to retrieval is below what so few needles show.
     ablated = replace(compared, needle_lengths=(256,), needle_trials=1)

@@ -39,14 +39,14 @@ def read_text(files: list[Path] | None) -> list[str]:
     ------
     ValueError : none was given, or a file cannot be read.
     """
-    from lapidist.evaluation.text import read_text_files
+    from lapidist.models.calibration.text_files import read_texts
 
     if not files:
         raise ValueError(
             "name a text with --text FILE. There is no default: the text that ships is what quantization is "
             "calibrated on, and on it a model looks better than it is"
         )
-    return read_text_files(files)
+    return read_texts(files)
 
 
 Methods = Annotated[

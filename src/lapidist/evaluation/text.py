@@ -1,13 +1,8 @@
 """Text to measure a model on: files to documents to tokens, each with the bytes that it stands for."""
 
-import gzip
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from lapidist.models.calibration.text_files import read_texts
 from lapidist.models.calibration.token_sequences import opening_tokens
 from lapidist.models.errors import CheckpointError
 from lapidist.models.tokenizer import Tokenizer
@@ -27,20 +22,6 @@ class TokenizedText:
     opening: tuple[int, ...]
     token_ids: list[int]
     byte_counts: list[int]
-
-
-def read_text_files(files: Iterable[Path]) -> list[str]:
-    """The documents of ``.txt`` and ``.jsonl`` files, as ``read_texts`` has them, also packed as ``.gz``.
-
-    Raises
-    ------
-    ValueError : a file cannot be read; one sentence naming it, and the line.
-    """
-    return [
-        text
-        for file in files
-        for text in (_unpacked(file) if file.suffix.lower() == ".gz" else read_texts([file]))
-    ]
 
 
 def joined(texts: Iterable[str]) -> str:
@@ -70,18 +51,3 @@ def tokenize(
     return TokenizedText(
         tuple(opening_tokens(tokenizer)), token_ids, [size[token_id] for token_id in token_ids]
     )
-
-
-def _unpacked(file: Path) -> list[str]:
-    with TemporaryDirectory() as folder:
-        plain = Path(folder) / file.stem
-        try:
-            with gzip.open(file) as packed:
-                plain.write_bytes(packed.read())
-        except (OSError, EOFError, zlib.error) as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            raise ValueError(f"{file} cannot be read: {reason}") from None
-        try:
-            return read_texts([plain])
-        except ValueError as error:
-            raise ValueError(str(error).replace(str(plain), str(file))) from None

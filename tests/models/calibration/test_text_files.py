@@ -1,5 +1,6 @@
 """Text files of the user, good and bad."""
 
+import gzip
 import re
 from pathlib import Path
 
@@ -14,6 +15,14 @@ def test_text_and_lines_of_json(tmp_path: Path) -> None:
     assert read_texts([tmp_path / "a.txt", tmp_path / "b.jsonl"]) == ["Grüße\n\nzwei", "one", "two\nlines"]
 
 
+def test_packed_files_are_what_they_were_packed_from(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("Grüße\n\nzwei", encoding="utf-8")
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress("Grüße\n\nzwei".encode()))
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(b'{"text": "one"}\n{"text": "two"}\n'))
+    files = [tmp_path / name for name in ("a.txt", "a.txt.gz", "b.jsonl.gz")]
+    assert read_texts(files) == ["Grüße\n\nzwei", "Grüße\n\nzwei", "one", "two"]
+
+
 @pytest.mark.parametrize(
     ("name", "contents", "message"),
     [
@@ -23,6 +32,11 @@ def test_text_and_lines_of_json(tmp_path: Path) -> None:
         ("a.jsonl", b'["a"]\n', 'must be an object with a string "text"'),
         ("a.jsonl", b'{"text": 5}\n', 'must be an object with a string "text"'),
         ("absent.txt", None, "absent.txt cannot be read: No such file or directory"),
+        ("a.txt.gz", b"plain", "a.txt.gz cannot be read: Not a gzipped file"),
+        ("a.txt.gz", gzip.compress(b"some text" * 99)[:-9], "a.txt.gz cannot be read: Compressed file ended"),
+        ("a.txt.gz", gzip.compress(b"\xff"), "a.txt.gz is no UTF-8 text (byte 0)"),
+        ("a.jsonl.gz", gzip.compress(b'{"text": "a"}\n{}'), "a.jsonl.gz, line 2 must be an object"),
+        ("absent.txt.gz", None, "absent.txt.gz cannot be read: No such file or directory"),
         ("folder", None, "folder cannot be read: Is a directory"),
     ],
 )

@@ -13,7 +13,7 @@ _SENTENCES_IN_A_PARAGRAPH = 7
 def generated_prose(characters: int, seed: int = 0) -> str:
     """Paragraphs of at least ``characters`` characters; equal seeds give equal text, and a longer text begins with a
     shorter one."""
-    paragraphs, written = [], 0
+    paragraphs, written = [], -2  # nothing stands between the first paragraph and one before it
     sentences = _sentences(np.random.default_rng(seed))
     while written < characters:
         paragraph = " ".join(next(sentences) for _ in range(_SENTENCES_IN_A_PARAGRAPH))

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from lapidist.evaluation.long_context.generated_prose import generated_prose
-from lapidist.evaluation.text import read_text_files
+from lapidist.models.calibration.text_files import read_texts
 
 _SUFFIXES = (".txt", ".jsonl", ".gz")
 _GENERATED_CHARACTERS_PER_TOKEN = 8  # more than any tokenizer makes of English
@@ -22,10 +22,10 @@ def read_haystack(path: Path | None, tokens: int) -> list[str]:
     if not path.exists():
         raise ValueError(f"{path} does not exist: name a text file or a folder of them")
     if not path.is_dir():
-        return read_text_files([path])
+        return read_texts([path])
     files = sorted(file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES)
     if not files:
         raise ValueError(
             f"{path} has no {', '.join(_SUFFIXES)} files: name a folder of text files, or a file"
         )
-    return read_text_files(files)
+    return read_texts(files)

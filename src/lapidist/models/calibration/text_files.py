@@ -1,12 +1,16 @@
 """Reading the text that a user wants a model to be calibrated on."""
 
+import gzip
 import json
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 
 def read_texts(files: Iterable[Path]) -> list[str]:
     """The documents of text files: each a document, or one per line of a ``.jsonl`` as ``{"text": ...}``.
+
+    Either may be packed as ``.gz``.
 
     Raises
     ------
@@ -16,13 +20,16 @@ def read_texts(files: Iterable[Path]) -> list[str]:
 
 
 def _documents(file: Path) -> Iterator[str]:
+    is_packed = file.suffix.lower() == ".gz"
     try:
-        contents = file.read_text(encoding="utf-8")
+        with gzip.open(file, "rt", encoding="utf-8") if is_packed else file.open(encoding="utf-8") as stream:
+            contents = stream.read()
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is no UTF-8 text (byte {error.start}): convert it") from None
-    except OSError as error:
-        raise ValueError(f"{file} cannot be read: {error.strerror}") from None
-    if file.suffix.lower() != ".jsonl":
+    except (OSError, EOFError, zlib.error) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise ValueError(f"{file} cannot be read: {reason}") from None
+    if Path(file.stem if is_packed else file.name).suffix.lower() != ".jsonl":
         yield contents
         return
     for number, line in enumerate(contents.splitlines(), 1):
