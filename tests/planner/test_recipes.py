@@ -34,6 +34,8 @@ def test_fp8_is_weights_and_activations_and_on_demand_the_cache() -> None:
     eight, all_eight = plan_recipe("fp8", LLAMA), plan_recipe("fp8-kv8", LLAMA)
     assert (eight.weight.number, eight.activation.number, eight.kv.number) == ("fp8", "fp8", "bf16")
     assert (all_eight.weight, all_eight.kv.number) == (eight.weight, "fp8")
+    four = plan_recipe("nvfp4-kv8", LLAMA)
+    assert (four.weight.number, four.activation.group_size, four.kv.number) == ("fp4", 16, "fp8")
 
 
 def test_a_checkpoint_has_the_formats_it_is_in() -> None:

@@ -1,6 +1,6 @@
 """From what a user calls a recipe to the formats of ``workload.Recipe``.
 
-Understood are a float type (``bf16``, ``fp16``, ``fp32``), ``fp8`` and ``fp8-kv8``, a form such as ``w4a8kv4-g128``,
+Understood are a float type (``bf16``, ``fp16``, ``fp32``), ``fp8`` and ``nvfp4``, a form such as ``w4a8kv4-g128``,
 and whatever ``lapidist quantize --recipe`` takes: ``qoq-g128`` and the others, or a YAML file.
 """
 
@@ -21,7 +21,11 @@ _FLOATS: dict[torch.dtype, Float] = {
     torch.bfloat16: "bf16",
     torch.float16: "fp16",
 }
-_SCALE_BITS = 32  # one float32 scale per token, or per output channel
+# With one float32 scale per token, or per output channel; and NVIDIA's 4-bit floats with an fp8 scale per 16 of them.
+_HARDWARE_FLOATS = {
+    "fp8": TensorFormat("fp8", row_overhead_bits=32),
+    "nvfp4": TensorFormat("fp4", 16, group_overhead_bits=8),
+}
 CHECKPOINT = "checkpoint"
 """Stands for the formats that the checkpoint is in."""
 
@@ -36,10 +40,10 @@ def plan_recipe(name: str, config: ModelConfig) -> Recipe:
     hidden = _FLOATS[config.dtype]
     if name == CHECKPOINT:
         return checkpoint_recipe(config)
-    if name in ("fp8", "fp8-kv8"):
-        plain, eight = TensorFormat(hidden), TensorFormat("fp8", row_overhead_bits=_SCALE_BITS)
-        kv = TensorFormat("fp8") if name == "fp8-kv8" else plain
-        return Recipe(name, weight=eight, activation=eight, kv=kv, hidden=plain)
+    if name.removesuffix("-kv8") in _HARDWARE_FLOATS:
+        plain, cut = TensorFormat(hidden), _HARDWARE_FLOATS[name.removesuffix("-kv8")]
+        kv = TensorFormat("fp8") if name.endswith("-kv8") else plain
+        return Recipe(name, weight=cut, activation=cut, kv=kv, hidden=plain)
     try:
         return Recipe.named(name, hidden)
     except ValueError:
@@ -50,8 +54,8 @@ def plan_recipe(name: str, config: ModelConfig) -> Recipe:
         if name.lower().endswith((".yaml", ".yml")):
             raise
         raise ValueError(
-            f"unknown recipe {name!r}: use {CHECKPOINT}, bf16, fp16, fp32, fp8, fp8-kv8, a form such as w4a8kv4-g128, "
-            f"one of {', '.join(RECIPES)}, or a .yaml file"
+            f"unknown recipe {name!r}: use {CHECKPOINT}, bf16, fp16, fp32, fp8, nvfp4 (either with -kv8), a form such "
+            f"as w4a8kv4-g128, one of {', '.join(RECIPES)}, or a .yaml file"
         ) from error
     return quantized_recipe(quantization.formats, hidden)
 
