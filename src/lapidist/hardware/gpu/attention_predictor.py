@@ -23,7 +23,7 @@ _DONOR_BY_ARCHITECTURE = {
     "volta": "a100",
 }
 _PREFERRED_BACKENDS = ("TRTLLM", "VLLM", "SGLang")
-# Half width of the 90 % interval of ln(measured / predicted) where another GPU's model answers: chosen wide, not measured.
+# Half width of the 90 % interval of ln(measured / predicted) where another GPU answers: chosen wide, not measured.
 _BORROWED_HALF_WIDTH = 0.45
 _UNMEASURED_WIDENING = 1.5
 _FAR_OCTAVES = 1.0
