@@ -3,8 +3,8 @@
 DATA is a folder with ``aiconfigurator_gemm.parquet`` (NVIDIA aiconfigurator, Apache-2.0); OUT is the file of models,
 in the repository ``src/lapidist/hardware/gpu/fitted/gemm.zip``. One core fits them in about five minutes. The bundled
 file was made pool by pool while the analytical part was being worked out: a run now gives errors that differ by a few
-tenths of a percent. Tables of vLLM's fp8_block kernels are left out: from 0.22 on they hold the host's overhead, not the
-kernel's time.
+tenths of a percent. Tables of vLLM's fp8_block kernels are left out: from 0.22 on they hold the host's overhead, not
+the kernel's time.
 """
 
 import argparse
