@@ -10,10 +10,10 @@ and then one prompt of random tokens up to its first token (the prompt phase) an
 - Time: from when the prompt is first scheduled to its first token, both runs of the filter included. The bound is the
   ratio of the FLOPs in matrix products and causal attention (``prompt_filters.forecast``): what a filter gains if its
   FLOPs run as fast as those of the plain prompt.
-- Memory: the peak beside what was resident before the prompt. Predicted is the difference of what the methods
-  must hold: keys and values of the whole prompt in all layers, against its hidden states, rotary factors and the keys
-  and values of one layer. On a CPU it means something once these tensors exceed 24 MiB, which takes 24,576 tokens of
-  llama-3.2-1b.
+- Memory: the peak beside weights and program, each engine with a KV cache for what it must cache. Predicted is the
+  difference of what the methods must hold: keys and values of the whole prompt in all layers, against its hidden
+  states, rotary factors, the keys and values of one layer, and those of the kept tokens in all. On a CPU it means
+  something once these tensors exceed 24 MiB, which takes 24,576 tokens of llama-3.2-1b.
 - Keys and values: tokens in the KV cache after the generation, which must be those kept and those generated.
 """
 
@@ -173,14 +173,19 @@ def _measure(task: dict[str, Any]) -> dict[str, Any]:
     from lapidist.bundled import resolve_model
     from lapidist.engine.engine import Engine, EngineConfig
     from lapidist.engine.prompt_filters import forecast
+    from lapidist.engine.prompt_filters.selection import kept_tokens
     from lapidist.engine.sampling_params import SamplingParams
 
     length, generate = task["length"], task["generate"]
+    cached = length + generate + 1
+    if task["prompt_filter"] is not None:
+        cached = kept_tokens(task["prompt_filter"]["keep"], length) + generate + 1
+    model = resolve_model(task["checkpoint"])
     engine = Engine(
         EngineConfig(
-            resolve_model(task["checkpoint"]),
+            model,
             device=task["device"],
-            max_model_len=length + generate + 1,
+            kv_cache_bytes=_cache_bytes(model, cached),
             max_num_seqs=1,
             max_num_batched_tokens=task["batched_tokens"],
             enable_prefix_caching=False,
@@ -196,7 +201,8 @@ def _measure(task: dict[str, Any]) -> dict[str, Any]:
         )
 
     _warm_up(engine.decoder, token_ids[:64])
-    before = _in_use(task["device"])
+    cache = (*engine.runner.cache.keys, *engine.runner.cache.values)
+    before = _in_use(task["device"]) - sum(tensor.nbytes for tensor in cache)
     _reset_peak(task["device"])
     request = engine.prepare("measured", {"prompt_token_ids": token_ids}, params(1 + generate))
     engine.add(request)
@@ -227,7 +233,7 @@ def _measure(task: dict[str, Any]) -> dict[str, Any]:
         "layer": report.layer if report is not None else None,
         "bound": (report.forecast_gain if report is not None else None) or 1.0,
         "peak_bytes": peak,
-        "must_hold_bytes": max(scratch, forecast.kv_bytes(engine.config, kept, itemsize))
+        "must_hold_bytes": scratch + forecast.kv_bytes(engine.config, cached, itemsize)
         if is_filtered
         else full,
         "weights_bytes": sum(engine.parts.byte_counts.values()),
@@ -235,6 +241,16 @@ def _measure(task: dict[str, Any]) -> dict[str, Any]:
         "kv_bytes": kv_bytes,
         "decode_steps": steps,
     }
+
+
+def _cache_bytes(model: Path, tokens: int) -> int:
+    """Of a KV cache in the checkpoint's own type that holds so many tokens, in whole pages."""
+    from lapidist.engine.engine import EngineConfig
+    from lapidist.engine.prompt_filters import forecast
+    from lapidist.models.config import ModelConfig
+
+    config, page = ModelConfig.from_directory(model), EngineConfig.page_size
+    return forecast.kv_bytes(config, -(-tokens // page) * page, config.dtype.itemsize)
 
 
 def _warm_up(decoder: Any, token_ids: list[int]) -> None:

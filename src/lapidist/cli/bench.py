@@ -85,7 +85,7 @@ def serve(
     Example: lapidist bench serve --url http://localhost:8000 --trace azure.csv.gz --rate 2 --plot latency.png
     """
     from lapidist.evaluation.serving.benchmark import Benchmark
-    from lapidist.evaluation.serving.plots import check_format
+    from lapidist.figure_file import check_format
     from lapidist.workload.serving_metrics import Objective
     from lapidist.workload.trace_spec import TraceSpec
 

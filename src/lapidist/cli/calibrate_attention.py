@@ -56,7 +56,7 @@ def calibrate_attention(
     from lapidist.cli.calibrate_attention_plot import plot_row_maxima
     from lapidist.cli.calibrate_attention_report import print_report, to_json
     from lapidist.cli.checkpoint_destination import check_destination
-    from lapidist.cli.tune_plot import check_plot
+    from lapidist.figure_file import check_plot
     from lapidist.models.calibration.text_files import read_texts
 
     directory = resolve_model(model)

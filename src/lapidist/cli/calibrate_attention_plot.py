@@ -1,11 +1,11 @@
 """What ``lapidist calibrate-attention --plot`` draws: the row maxima of every head, and the band they must lie in."""
 
-import os
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lapidist.figure_file import save_figure
 from lapidist.models.calibration.calibrate import Calibration
 
 
@@ -25,12 +25,7 @@ def plot_row_maxima(calibration: Calibration, path: Path, title: str) -> None:
         left, right = figure.subplots(1, 2)
         _draw(left, calibration, None)
         _draw(right, calibration, [value for layer in phi for value in layer])
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        figure.savefig(temporary, dpi=150)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    save_figure(figure, path)
 
 
 def _draw(axes: Axes, calibration: Calibration, phi: list[float] | None) -> None:

@@ -71,9 +71,9 @@ def calibrate_filter(
     from lapidist.cli.calibrate_filter_plot import plot_layers
     from lapidist.cli.calibrate_filter_report import print_report, to_json
     from lapidist.cli.checkpoint_destination import check_destination
-    from lapidist.cli.tune_plot import check_plot
     from lapidist.engine.prompt_filters import GemFilter, parse_prompt_filter
     from lapidist.evaluation.needle_facts import STYLES
+    from lapidist.figure_file import check_plot
 
     directory = resolve_model(model)
     if plot is not None:

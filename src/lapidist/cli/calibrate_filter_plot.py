@@ -1,11 +1,11 @@
 """What ``lapidist calibrate-filter --plot`` draws: the sweep over layers."""
 
-import os
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from lapidist.evaluation.filter_calibration import FilterCalibration
+from lapidist.figure_file import save_figure
 
 
 def plot_layers(calibration: FilterCalibration, path: Path, title: str) -> None:
@@ -36,9 +36,4 @@ def plot_layers(calibration: FilterCalibration, path: Path, title: str) -> None:
         axes.set_xticks(list(layers)[:: max(1, len(layers) // 16)])
         axes.grid(alpha=0.3)
     left.legend(fontsize=8)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        figure.savefig(temporary, dpi=150)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    save_figure(figure, path)

@@ -142,7 +142,7 @@ def check_outputs(json_file: str | None, plot: Path | None) -> None:
     ------
     ValueError : a folder does not exist, or a picture has no known format.
     """
-    from lapidist.cli.tune_plot import check_plot
+    from lapidist.figure_file import check_plot
 
     if plot is not None:
         check_plot(plot)

@@ -1,7 +1,6 @@
 """What ``lapidist generate --filter-plot`` draws: where in the prompt the scores are, and what was kept."""
 
 import math
-import os
 from html import escape
 from itertools import groupby
 from pathlib import Path
@@ -12,7 +11,7 @@ from lapidist.cli.filter_pieces import TokenPiece, token_pieces
 from lapidist.cli.filter_view import summary
 from lapidist.engine.outputs import RequestOutput
 from lapidist.engine.prompt_filters import FilterReport
-from lapidist.evaluation.serving.plots import check_format
+from lapidist.figure_file import check_format, save_figure
 from lapidist.models.tokenizer import Tokenizer
 from lapidist.workload.text_files import write_atomically
 
@@ -107,9 +106,4 @@ def _draw(pieces: list[TokenPiece], report: FilterReport, path: Path) -> None:
     bottom.plot(column, line, "s", markersize=max(1.0, 160 / width), markerfacecolor="none", color="C1")
     bottom.set_xlabel(f"position modulo {width}")
     bottom.set_ylabel(f"position / {width}")
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        figure.savefig(temporary, dpi=150)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    save_figure(figure, path)

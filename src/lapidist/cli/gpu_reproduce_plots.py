@@ -1,6 +1,5 @@
 """What ``lapidist gpu reproduce --plots`` draws."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from lapidist.figure_file import save_figure
 from lapidist.hardware.gpu.ada_study import (
     BOOSTED,
     LARGER_M,
@@ -50,7 +50,7 @@ def draw_study(study: AdaStudy, folder: Path) -> list[Path]:
     files = []
     for name, draw in pictures.items():
         files.append(folder / name)
-        _save(draw(study), files[-1])
+        save_figure(draw(study), files[-1])
     return files
 
 
@@ -222,12 +222,3 @@ def _tiles(study: AdaStudy) -> Figure:
     busy.set_ylim(0, 1.2)
     busy.legend(fontsize=8, loc="upper left", ncols=2)
     return figure
-
-
-def _save(figure: Figure, path: Path) -> None:
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        figure.savefig(temporary, dpi=130)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

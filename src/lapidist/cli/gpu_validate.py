@@ -47,7 +47,7 @@ def validate(
     from lapidist.hardware.gpu.measurements import read_gemm_table
 
     if plot is not None:
-        from lapidist.cli.tune_plot import check_plot
+        from lapidist.figure_file import check_plot
 
         check_plot(plot)
     given = {"system": gpu, "backend": backend or "unknown", "version": version or "unknown", "dtype": dtype}

@@ -1,12 +1,12 @@
 """What ``lapidist gpu validate --plot`` draws: how errors are distributed, and predicted over measured times."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from lapidist.figure_file import save_figure
 from lapidist.hardware.gpu.gemm_validation import GroupValidation
 
 _MOST_POINTS = 4000
@@ -41,9 +41,4 @@ def plot_validation(groups: Sequence[GroupValidation], path: Path) -> None:
     right.set_xlabel("measured, µs")
     right.set_ylabel("predicted, µs")
     right.grid(alpha=0.3)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        figure.savefig(temporary, dpi=150)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    save_figure(figure, path)

@@ -62,8 +62,9 @@ def tune(
 
     Example: lapidist tune --like llama-3-8b --dtype bfloat16 --dtype float32 --plot tuning.png
     """
-    from lapidist.cli.tune_plot import check_plot, plot_tuning
+    from lapidist.cli.tune_plot import plot_tuning
     from lapidist.cli.tune_report import print_regret, print_report, to_json
+    from lapidist.figure_file import check_plot
     from lapidist.kernels.dispatch_regret import regret
 
     if model is not None and like is not None:

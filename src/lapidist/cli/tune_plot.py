@@ -1,14 +1,13 @@
 """What ``lapidist tune --plot`` draws: time over the number of rows, with the inflection points."""
 
 import math
-import os
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lapidist.cli.tune_report import TuneReport
-from lapidist.evaluation.serving.plots import check_format
+from lapidist.figure_file import save_figure
 from lapidist.kernels.dispatch import WeightShape
 
 _COLUMNS = 3
@@ -31,19 +30,7 @@ def plot_tuning(report: TuneReport, path: Path, title: str) -> None:
         _draw(axes, report, label, shape)
     for axes in panels[len(weights) :]:
         axes.set_visible(False)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        figure.savefig(temporary, dpi=150)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def check_plot(path: Path) -> None:
-    """Refuse what cannot be written before the measurement rather than after it; raises ValueError."""
-    check_format(path)
-    if not path.parent.is_dir():
-        raise ValueError(f"{path}: the folder {path.parent} does not exist")
+    save_figure(figure, path)
 
 
 def _draw(axes: Axes, report: TuneReport, label: str, shape: WeightShape) -> None:

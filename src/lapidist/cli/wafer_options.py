@@ -67,7 +67,7 @@ def parse_grids(text: str) -> "list[Grid]":
 
 def check_pictures(*paths: Path | None) -> None:
     """Refuse what cannot be written before anything is computed; raises ValueError."""
-    from lapidist.evaluation.serving.plots import check_format
+    from lapidist.figure_file import check_format
 
     for path in paths:
         if path is None:

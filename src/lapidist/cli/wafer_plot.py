@@ -1,6 +1,5 @@
 """What ``lapidist wafer`` draws; every file appears complete or not at all."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter
 
+from lapidist.figure_file import save_figure
 from lapidist.hardware.wafer.contest import Entry
 from lapidist.hardware.wafer.core_maps import cache_map, hop_map
 from lapidist.hardware.wafer.cost import COMPONENTS
@@ -46,7 +46,7 @@ def plot_cycles(curves: Mapping[str, Sequence[Entry]], device: Device, path: Pat
     axes.set_title(f"{title} (hollow: memory or routes do not suffice)", fontsize=10)
     axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize=8)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_hop_maps(entries: Sequence[Entry], path: Path, title: str) -> None:
@@ -61,7 +61,7 @@ def plot_hop_maps(entries: Sequence[Entry], path: Path, title: str) -> None:
         axes.set_title(f"{entry.name}: at most {hops.max()}", fontsize=9)
         _core_axes(axes)
     figure.colorbar(image, ax=list(panels), label="hops", shrink=0.85)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_memory_maps(entries: Sequence[Entry], device: Device, path: Path, title: str) -> None:
@@ -79,7 +79,7 @@ def plot_memory_maps(entries: Sequence[Entry], device: Device, path: Path, title
         _core_axes(axes)
     figure.colorbar(image, ax=list(panels[:-1]), label="KB on the core", shrink=0.8)
     _stack_tiles(panels[-1], entries)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _stack_tiles(axes: Axes, entries: Sequence[Entry]) -> None:
@@ -129,7 +129,7 @@ def plot_cache_maps(cost: RequestCost, path: Path, title: str) -> None:
     profile.set_ylabel("row of cores")
     profile.legend(fontsize=8)
     profile.grid(alpha=0.3)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_phases(
@@ -161,7 +161,7 @@ def plot_phases(
         axes.set_title(label, fontsize=10)
         axes.grid(alpha=0.3, axis="y")
     panels[1].legend(fontsize=7, loc="lower left", bbox_to_anchor=(1.01, 0.2))
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_reproduction(cells: Sequence[Cell], path: Path) -> None:
@@ -183,7 +183,7 @@ def plot_reproduction(cells: Sequence[Cell], path: Path) -> None:
     axes.set_xlabel("error, % (right: ours is higher)")
     axes.set_title("WaferLLM's tables beside the model", fontsize=10)
     axes.grid(alpha=0.3, axis="x")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_calibration(
@@ -207,7 +207,7 @@ def plot_calibration(
     axes.set_title(title, fontsize=10)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _visible(cores: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -219,12 +219,3 @@ def _core_axes(axes: Axes) -> None:
     axes.set_xlabel("column of cores", fontsize=8)
     axes.set_ylabel("row", fontsize=8)
     axes.tick_params(labelsize=7)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        figure.savefig(temporary, dpi=150)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -1,6 +1,5 @@
 """What ``lapidist eval quantization --plot`` draws: size against the rise of the perplexity."""
 
-import os
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
 from lapidist.evaluation.quantization import QuantizationReport
+from lapidist.figure_file import save_figure
 
 # Where a label may stand beside its point: offset in points, and which corner of the label is there.
 _SIDES: tuple[tuple[int, Literal["left", "right"]], ...] = ((9, "left"), (-9, "right"))
@@ -37,12 +37,7 @@ def plot_quantization(report: QuantizationReport, path: Path, title: str) -> Non
     axes.grid(alpha=0.3)
     figure.draw_without_rendering()  # lays out what labels are placed by
     _label(axes, report.labels(), list(zip(sizes, rises, strict=True)))
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        figure.savefig(temporary, dpi=150)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    save_figure(figure, path)
 
 
 def _label(axes: Axes, labels: list[str], points: list[tuple[float, float]]) -> None:

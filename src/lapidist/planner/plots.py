@@ -3,7 +3,6 @@
 import html
 import io
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,18 +10,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from lapidist import figure_file
 from lapidist.planner.pareto import pareto_front
 from lapidist.planner.plan import Forecast
 from lapidist.workload.text_files import write_atomically
 
-FORMATS = (".png", ".svg", ".pdf", ".html")
+FORMATS = (*figure_file.FORMATS, ".html")
 _MARKERS = "os^Dv<>P*Xph"
 
 
 def check_format(path: Path) -> None:
     """Refuse a format that cannot be written, before the work rather than after it."""
-    if path.suffix.lower() not in FORMATS:
-        raise ValueError(f"{path}: a plot is written as {', '.join(FORMATS)}")
+    figure_file.check_format(path, FORMATS)
 
 
 def plot_plan(forecasts: Sequence[Forecast], path: Path, title: str) -> None:
@@ -42,14 +41,7 @@ def plot_plan(forecasts: Sequence[Forecast], path: Path, title: str) -> None:
     if path.suffix.lower() == ".html":
         write_atomically(path, _page(figure, served, title).splitlines())
         return
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        figure.savefig(temporary, dpi=150)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be written ({error.strerror})") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    figure_file.save_figure(figure, path)
 
 
 def _figure(forecasts: Sequence[Forecast], title: str) -> Figure:

@@ -1,7 +1,6 @@
 """Scores by row and length as heat maps, one panel per method."""
 
 import math
-import os
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from lapidist.evaluation.long_context.result import MethodResult
+from lapidist.figure_file import save_figure
 
 _PANELS_ABREAST = 4
 _MOST_WRITTEN = 16  # columns; in narrower cells there is no room for numbers
@@ -53,7 +53,7 @@ def plot_heat_maps(
     for axes in panels[len(results) :]:
         axes.set_visible(False)
     figure.colorbar(image, ax=panels, label="score", aspect=20 * lines, pad=0.01)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_method_map(results: Sequence[MethodResult], path: Path, title: str) -> None:
@@ -74,7 +74,7 @@ def plot_method_map(results: Sequence[MethodResult], path: Path, title: str) -> 
     figure.suptitle(title, fontsize=11, parse_math=False)
     axes = figure.subplots()
     figure.colorbar(_draw(axes, grid, labels, results[0].columns), ax=axes, label="score")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _title(result: MethodResult, inches: float) -> str:
@@ -95,15 +95,6 @@ def _draw(axes: Axes, grid: np.ndarray, rows: Sequence[str], columns: Sequence[s
             color = "black" if value > 0.6 else "white"
             axes.text(column, row, f"{100 * value:.0f}", ha="center", va="center", fontsize=7, color=color)
     return image
-
-
-def _save(figure: Figure, path: Path) -> None:
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        figure.savefig(temporary, dpi=150)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _readable(column: str) -> str:

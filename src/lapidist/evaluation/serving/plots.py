@@ -1,14 +1,12 @@
 """Latency distributions as pictures."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from lapidist.figure_file import check_format, save_figure
 from lapidist.workload.request_record import RequestRecord
-
-FORMATS = (".png", ".svg", ".pdf")
 
 
 def plot_latency_cdf(records: Sequence[RequestRecord], path: Path, title: str) -> None:
@@ -16,7 +14,7 @@ def plot_latency_cdf(records: Sequence[RequestRecord], path: Path, title: str) -
 
     Raises
     ------
-    ValueError : the suffix of ``path`` is none of ``FORMATS``, or no request has completed.
+    ValueError : the suffix of ``path`` is no format of ``figure_file``, or no request has completed.
     """
     check_format(path)
     completed = [record for record in records if record.completed]
@@ -37,15 +35,4 @@ def plot_latency_cdf(records: Sequence[RequestRecord], path: Path, title: str) -
         axes.set_xlim(left=0)
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("share of requests")
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        figure.savefig(temporary, dpi=150)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def check_format(path: Path) -> None:
-    """Refuse a picture format that cannot be written, before the measurement rather than after it."""
-    if path.suffix.lower() not in FORMATS:
-        raise ValueError(f"{path}: a plot is written as {', '.join(FORMATS)}")
+    save_figure(figure, path)
