@@ -115,10 +115,11 @@ def test_damaged_files_and_tables_are_refused(tmp_path: Path) -> None:
     broken.write_bytes(b"PK nothing")
     with pytest.raises(ValueError, match="not a file of fitted"):
         attention_predictor("h200", models=broken)
-    with pytest.raises(ValueError, match="cannot be read"):
-        read_attention_table(broken)
     table = _made_up(60)
     path = tmp_path / "table.parquet"
+    path.write_bytes(b"PK nothing")
+    with pytest.raises(ValueError, match="cannot be read"):
+        read_attention_table(path)
     table.drop(columns="heads").to_parquet(path)
     with pytest.raises(ValueError, match="column 'heads' is missing"):
         read_attention_table(path)

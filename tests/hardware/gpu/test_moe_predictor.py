@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -75,6 +76,13 @@ def test_uniform_routing_reaches_the_expected_number_of_experts() -> None:
     reached = [len(np.unique([generator.permutation(64)[:4] for _ in range(20)])) for _ in range(200)]
     shapes = MoEShapes.of(20, 64, 64, 4, 64)
     assert shapes.active_experts[0] == pytest.approx(np.mean(reached), rel=0.02)
+
+
+def test_a_table_of_something_else_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "moe.parquet"
+    pd.DataFrame({"num_tokens": [1]}).to_parquet(file)
+    with pytest.raises(ValueError, match="column 'hidden_size' is missing"):
+        read_moe_table(file)
 
 
 def test_the_shipped_model_knows_what_it_was_fitted_on() -> None:

@@ -3,11 +3,12 @@
 They come without a licence, so neither they nor anything fitted on them ships; everything is fitted when asked for.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+
+from lapidist.hardware.gpu.table_file import read_table_file
 
 RUNS_FILE = "gpperf_cutlass_16128.parquet"
 NAIVE_FILE = "gpperf_naive_tile_kernel.csv"
@@ -66,11 +67,11 @@ def read_ada_data(folder: Path) -> AdaData:
     ------
     ValueError : a file is absent, unreadable or empty, lacks a column, or has words where numbers belong.
     """
-    runs = _read(folder / RUNS_FILE, pd.read_parquet, list(_RUN_COLUMNS))
+    runs = _read(folder / RUNS_FILE, list(_RUN_COLUMNS))
     runs = runs[list(_RUN_COLUMNS)].rename(columns=_RUN_COLUMNS)
     busy = runs[["busy_before_percent", "busy_after_percent"]].max(axis=1)
     runs["foreign_job"] = busy >= _BUSY_PERCENT
-    return AdaData(runs, _read(folder / NAIVE_FILE, pd.read_csv, _NAIVE_COLUMNS))
+    return AdaData(runs, _read(folder / NAIVE_FILE, _NAIVE_COLUMNS))
 
 
 def clean_medians(runs: pd.DataFrame) -> pd.DataFrame:
@@ -83,13 +84,10 @@ def clean_medians(runs: pd.DataFrame) -> pd.DataFrame:
     return medians[medians["repeats"] >= _FEWEST_REPEATS].reset_index(drop=True)
 
 
-def _read(path: Path, read: Callable[[Path], pd.DataFrame], columns: list[str]) -> pd.DataFrame:
+def _read(path: Path, columns: list[str]) -> pd.DataFrame:
     if not path.is_file():
         raise ValueError(f"{path}: no such file; the folder must hold {RUNS_FILE} and {NAIVE_FILE}")
-    try:
-        frame = read(path)
-    except (OSError, ValueError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
+    frame = read_table_file(path)
     absent = [column for column in columns if column not in frame]
     if absent:
         raise ValueError(f"{path}: lacks the column {absent[0]!r}")

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from lapidist.hardware.gpu.attention_law import AttentionShapes
 from lapidist.hardware.gpu.splits import Split, split_by_mask
+from lapidist.hardware.gpu.table_file import read_table_file
 
 SHAPE_COLUMNS = (
     "batch",
@@ -51,10 +52,7 @@ def read_attention_table(path: Path) -> pd.DataFrame:
     ------
     ValueError : the file cannot be read, a column is absent, or a value is not usable.
     """
-    try:
-        table = pd.read_parquet(path)
-    except Exception as error:  # pyarrow raises many kinds
-        raise ValueError(f"{path}: cannot be read ({' '.join(str(error).split())[:200]})") from None
+    table = read_table_file(path)
     if "latency_ms" in table:
         table = _from_aiconfigurator(table, path)
     required = (*KEY_COLUMNS, *SHAPE_COLUMNS, "seconds")

@@ -13,7 +13,6 @@ power_limit_watts     the power limit in force, where known
 ====================  =======================================================================================
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from lapidist.hardware.gpu.gemm_format import gemm_format
+from lapidist.hardware.gpu.table_file import read_table_file, write_table_file
 
 KEY_COLUMNS = ("system", "backend", "version", "dtype")
 REQUIRED_COLUMNS = (*KEY_COLUMNS, "m", "n", "k", "seconds")
@@ -41,7 +41,7 @@ def read_gemm_table(path: Path, **defaults: str) -> pd.DataFrame:
     unknown = set(defaults) - set(KEY_COLUMNS)
     if unknown:
         raise ValueError(f"{sorted(unknown)[0]!r} is no key column; they are {', '.join(KEY_COLUMNS)}")
-    table = _own_names(_read(path))
+    table = _own_names(read_table_file(path))
     for column, value in defaults.items():
         if column not in table:
             table[column] = value
@@ -80,20 +80,7 @@ def write_gemm_table(table: pd.DataFrame, path: Path) -> None:
     ------
     ValueError : the table is not one, the ending is another, or the folder cannot be written to.
     """
-    checked = check_gemm_table(table)
-    if path.suffix not in (".parquet", ".csv"):
-        raise ValueError(f"{path}: a table of measurements ends in .parquet or .csv")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        if path.suffix == ".parquet":
-            checked.to_parquet(temporary, compression="zstd", index=False)
-        else:
-            checked.to_csv(temporary, index=False)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be written ({error.strerror})") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_table_file(check_gemm_table(table), path)
 
 
 def select(table: pd.DataFrame, **keys: str) -> pd.DataFrame:
@@ -111,18 +98,6 @@ def select(table: pd.DataFrame, **keys: str) -> pd.DataFrame:
             raise ValueError(f"no measurement with {column} {value!r}; the table has {found}")
         rows &= hit
     return table[rows].reset_index(drop=True)
-
-
-def _read(path: Path) -> pd.DataFrame:
-    try:
-        if path.suffix == ".parquet":
-            return pd.read_parquet(path)
-        if path.name.endswith((".csv", ".csv.gz")):
-            return pd.read_csv(path)
-    except Exception as error:  # pyarrow and pandas raise many kinds
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{path}: cannot be read ({reason})") from None
-    raise ValueError(f"{path}: a table of measurements ends in .parquet, .csv or .csv.gz")
 
 
 def _own_names(table: pd.DataFrame) -> pd.DataFrame:

@@ -11,11 +11,13 @@ from lapidist.hardware.gpu.data_sheet import load_data_sheet
 from lapidist.hardware.gpu.moe_law import MoEShapes, MoETerms, moe_terms
 from lapidist.hardware.gpu.moe_predictor import FittedMoE
 from lapidist.hardware.gpu.splits import grouped_folds
+from lapidist.hardware.gpu.table_file import read_table_file
 
 FloatArray = NDArray[np.float64]
 _DTYPES = {"bfloat16": "bf16", "fp8_block": "fp8_block", "int4_wo": "int4_wo", "w4a16_mxfp4": "mxfp4"}
 _SKEW = {"balanced": 0.0, "power_law_1.01": 1.01, "power_law_1.2": 1.2}
 _KERNELS = ("sglang_fused_moe_triton", "sglang_marlin_moe")
+_WORDS = ("kernel_source", "distribution", "moe_dtype", "system")
 _COLUMNS = {
     "tokens": "num_tokens",
     "hidden": "hidden_size",
@@ -32,18 +34,21 @@ def read_moe_table(path: Path) -> pd.DataFrame:
 
     Raises
     ------
-    ValueError : the file cannot be read or lacks a column.
+    ValueError : the file cannot be read, lacks a column, or has words where numbers belong.
     """
+    table = read_table_file(path)
+    needed = (*_COLUMNS.values(), *_WORDS, "latency_ms")
+    if absent := [column for column in needed if column not in table]:
+        raise ValueError(f"{path}: column {absent[0]!r} is missing; a measured layer has {', '.join(needed)}")
+    table = table[table["kernel_source"].isin(_KERNELS)]
     try:
-        table = pd.read_parquet(path)
-        table = table[table["kernel_source"].isin(_KERNELS)]
         found = pd.DataFrame({ours: table[theirs].astype(float) for ours, theirs in _COLUMNS.items()})
-        found["skew"] = table["distribution"].astype(str).map(_SKEW)
-        found["dtype"] = table["moe_dtype"].astype(str).map(_DTYPES)
-        found["system"] = table["system"].astype(str)
         found["seconds"] = table["latency_ms"].astype(float) / 1e3
-    except Exception as error:  # pyarrow and pandas raise many kinds
-        raise ValueError(f"{path}: cannot be read ({' '.join(str(error).split())[:200]})") from None
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: a column of numbers holds something else ({error})") from None
+    found["skew"] = table["distribution"].astype(str).map(_SKEW)
+    found["dtype"] = table["moe_dtype"].astype(str).map(_DTYPES)
+    found["system"] = table["system"].astype(str)
     return found.dropna().drop_duplicates().reset_index(drop=True)
 
 

@@ -1,12 +1,13 @@
 """The tables that a session fills: Parquet files in the schemas of ``lapidist.hardware.gpu``."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+
+from lapidist.hardware.gpu.table_file import read_table_file, write_table_file
 
 _DEVICE = ("system", "backend", "version")
 # Columns that tell a row from others. The first two tables are those of hardware.gpu.measurements and
@@ -40,12 +41,7 @@ class MeasuredTable:
         ValueError : the file cannot be read or lacks a column.
         """
         file, columns = folder / f"{name}.parquet", TABLES[name]
-        rows = pd.DataFrame(columns=list(columns))
-        if file.exists():
-            try:
-                rows = pd.read_parquet(file)
-            except Exception as error:  # pyarrow raises many kinds
-                raise ValueError(f"{file}: cannot be read ({' '.join(str(error).split())[:200]})") from None
+        rows = read_table_file(file) if file.exists() else pd.DataFrame(columns=list(columns))
         absent = [column for column in columns if column not in rows]
         if absent:
             raise ValueError(f"{file}: column {absent[0]!r} is missing; name another folder")
@@ -66,20 +62,9 @@ class MeasuredTable:
         """
         if contended:
             file = self.file.with_name(f"{self.file.stem}-contended.parquet")
-            before = [pd.read_parquet(file)] if file.exists() else []
-            _write(pd.concat([*before, rows], ignore_index=True), file)
+            before = [read_table_file(file)] if file.exists() else []
+            write_table_file(pd.concat([*before, rows], ignore_index=True), file)
             return
         self.rows = pd.concat([self.rows, rows], ignore_index=True) if len(self.rows) else rows
         self._keys |= set(rows[list(self.key_columns)].itertuples(index=False, name=None))
-        _write(self.rows, self.file)
-
-
-def _write(rows: pd.DataFrame, file: Path) -> None:
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        rows.to_parquet(temporary, compression="zstd", index=False)
-        os.replace(temporary, file)
-    except OSError as error:
-        raise ValueError(f"{file}: cannot be written ({error.strerror})") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+        write_table_file(self.rows, self.file)
