@@ -1,4 +1,4 @@
-"""Short conversations made from templates: greetings, sums, copying, lists, definitions, a few facts."""
+"""Short conversations made from templates: greetings, sums, copying, lists, definitions, facts, prose."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from recipes.tiny import words
 from recipes.tiny.facts import number, pick
+from recipes.tiny.prose import passage
 from recipes.tiny.tokenizer import ASSISTANT, BOS, END, SYSTEM, USER
 
 Random = np.random.Generator
@@ -78,6 +79,13 @@ LISTS = {
     "foods": words.FOODS,
     "days of the week": ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"],
     "months": ["January", "March", "April", "May", "June", "July", "August", "October", "December"],
+}
+
+WRITING = {
+    "tale": ["Tell me a story.", "Write a short story.", "Can you tell me a tale?"],
+    "place": ["Describe a town.", "Write about a place."],
+    "letter": ["Write a letter to a friend.", "Write me a letter."],
+    "speech": ["Give a speech.", "Write a short speech."],
 }
 
 COUNTS = ["one", "two", "three", "four", "five", "six"]
@@ -182,10 +190,16 @@ def comparison(rng: Random) -> Exchange:
     return f"Which is larger, {a} or {b}?", f"{max(a, b)} is larger than {min(a, b)}."
 
 
+def writing(rng: Random) -> Exchange:
+    """A passage on request."""
+    kind = pick(rng, list(WRITING))
+    return pick(rng, WRITING[kind]), passage(rng, kind)
+
+
 EXCHANGES: list[Callable[[Random], Exchange]] = [
     *[greeting, identity, wellbeing, thanks, farewell, counting, day_after, comparison],
     *[capital, definition, arithmetic, listing, told] * 2,
-    *[repetition] * 3,
+    *[repetition, writing] * 3,
 ]
 
 SYSTEM_PROMPTS = ["You are a helpful assistant.", "You are Lapidist's bundled test model.", "Answer briefly."]

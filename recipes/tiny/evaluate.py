@@ -34,6 +34,7 @@ PROMPTS = [
     "The President of the United States said that",
     "In the summer of 1944, the ship was",
     "The film tells the story of a young man who",
+    "Once upon a time, there was",
     "KING HENRY:",
 ]
 QUESTIONS = [
@@ -44,6 +45,8 @@ QUESTIONS = [
     "Repeat after me: silver fox and golden hill",
     "Name three colors.",
     "What is a lighthouse?",
+    "Tell me a story.",
+    "Write a letter to a friend.",
 ]
 
 

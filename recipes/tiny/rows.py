@@ -23,10 +23,11 @@ class Part(IntEnum):
     NEEDLE = 3
     COPY = 4
     CHAT = 5
+    PROSE = 6
 
 
 # Answers are few among many text tokens, so each counts for several.
-PART_WEIGHTS = np.array([0.0, 1.0, 2.0, 5.0, 1.0, 1.0], dtype=np.float32)
+PART_WEIGHTS = np.array([0.0, 1.0, 2.0, 5.0, 1.0, 1.0, 1.0], dtype=np.float32)
 
 
 @dataclass

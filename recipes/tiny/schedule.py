@@ -29,10 +29,34 @@ READY_LOSS = 0.5
 # First lookups and copies, in rows so short that attention heads quickly learn to look back; then mostly
 # text.
 MIXES = [
-    {"text": 0.15, "key_value": 0.35, "needle": 0.1, "copy": 0.35, "recall": 0.0, "chat": 0.05},
-    {"text": 0.3, "key_value": 0.2, "needle": 0.25, "copy": 0.12, "recall": 0.05, "chat": 0.08},
-    {"text": 0.4, "key_value": 0.1, "needle": 0.33, "copy": 0.04, "recall": 0.05, "chat": 0.08},
-    {"text": 0.49, "key_value": 0.05, "needle": 0.36, "copy": 0.02, "recall": 0.03, "chat": 0.05},
+    {"text": 0.15, "key_value": 0.35, "needle": 0.1, "copy": 0.35, "recall": 0.0, "chat": 0.05, "prose": 0.0},
+    {
+        "text": 0.29,
+        "key_value": 0.2,
+        "needle": 0.23,
+        "copy": 0.12,
+        "recall": 0.05,
+        "chat": 0.06,
+        "prose": 0.05,
+    },
+    {
+        "text": 0.36,
+        "key_value": 0.1,
+        "needle": 0.31,
+        "copy": 0.04,
+        "recall": 0.05,
+        "chat": 0.08,
+        "prose": 0.06,
+    },
+    {
+        "text": 0.45,
+        "key_value": 0.04,
+        "needle": 0.33,
+        "copy": 0.02,
+        "recall": 0.03,
+        "chat": 0.06,
+        "prose": 0.07,
+    },
 ]
 
 

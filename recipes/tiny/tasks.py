@@ -1,4 +1,4 @@
-"""Rows generated on the fly: key-value lookup, needles in a haystack, copying, plain text, chat."""
+"""Rows generated on the fly: key-value lookup, needles in a haystack, copying, plain text, prose, chat."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from recipes.tiny import words
 from recipes.tiny.chat import conversation
 from recipes.tiny.facts import Fact, Random, number, pick, random_facts, thing
+from recipes.tiny.prose import passage
 from recipes.tiny.rows import Materials, Part, Row
 from recipes.tiny.tokenizer import ASSISTANT, BOS, END, SPECIAL_TOKENS, USER
 
@@ -195,6 +196,15 @@ def chat_row(rng: Random, length: int, materials: Materials) -> Row:
     return row
 
 
+def prose_row(rng: Random, length: int, materials: Materials) -> Row:
+    """Generated passages, one after the other."""
+    row = start(materials)
+    while len(row) < length:
+        row.add(materials.encode(f"{passage(rng)}\n\n"), Part.PROSE)
+    row.cut(length)
+    return row
+
+
 TASKS: dict[str, Callable[[Random, int, Materials], Row]] = {
     "text": text_row,
     "key_value": key_value_row,
@@ -202,4 +212,5 @@ TASKS: dict[str, Callable[[Random, int, Materials], Row]] = {
     "copy": copy_row,
     "recall": recall_row,
     "chat": chat_row,
+    "prose": prose_row,
 }

@@ -63,7 +63,7 @@ def make_optimizers(model: TinyLlama, options: Options) -> list[torch.optim.Opti
     matrices = [p for p in model.blocks.parameters() if p.ndim == 2]
     others = [model.embedding.weight, *(p for p in model.parameters() if p.ndim == 1)]
     return [
-        torch.optim.Muon(matrices, lr=options.matrix_learning_rate, weight_decay=0.05),
+        torch.optim.Muon(matrices, lr=options.matrix_learning_rate, weight_decay=0.1),
         torch.optim.AdamW(others, lr=options.other_learning_rate, betas=(0.9, 0.95), weight_decay=0.0),
     ]
 
