@@ -1,6 +1,7 @@
 """The Python API against transformers and against its own promises."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -245,6 +246,8 @@ def test_recorded_steps_tell_what_ran(llama_directory: Path, tmp_path: Path) -> 
     ]
     assert [step.logit_rows for step in steps] == [0, 1, 1, 1]
     assert all(step.duration_seconds and step.duration_seconds > 0 for step in steps)
+    for step, later in pairwise(steps):
+        assert later.start_seconds >= step.start_seconds + step.duration_seconds
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,11 @@ _PAIRS = st.lists(st.tuples(st.integers(1, 10**6), st.integers(0, 10**9)), min_s
 _DURATIONS = st.one_of(st.none(), st.floats(0, 1e9))
 
 
-@given(pairs=_PAIRS, duration=_DURATIONS)
-def test_lines_round_trip(pairs: list[tuple[int, int]], duration: float | None) -> None:
-    step = Step(tuple(SequenceStep(query, query + past) for query, past in pairs), len(pairs), duration)
+@given(pairs=_PAIRS, duration=_DURATIONS, start=_DURATIONS)
+def test_lines_round_trip(pairs: list[tuple[int, int]], duration: float | None, start: float | None) -> None:
+    step = Step(
+        tuple(SequenceStep(query, query + past) for query, past in pairs), len(pairs), duration, start
+    )
     assert Step.from_json_line(step.to_json_line()) == step
 
 
@@ -59,6 +61,8 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
         '{"sequences": [[1, 1]], "logit_rows": 1, "duration_seconds": "fast"}',
         '{"sequences": [[1, 1]], "logit_rows": 1, "duration_seconds": -1}',
         '{"sequences": [[1, 1]], "logit_rows": 1, "duration_seconds": NaN}',
+        '{"sequences": [[1, 1]], "logit_rows": 1, "start_seconds": [0]}',
+        '{"sequences": [[1, 1]], "logit_rows": 1, "start_seconds": -1}',
         "[" * 100_000,
     ],
 )

@@ -17,6 +17,7 @@ from lapidist.engine.errors import EngineDeadError, InvalidRequestError, QueueFu
 from lapidist.engine.outputs import RequestOutput
 from lapidist.engine.request import Request
 from lapidist.engine.sampling_params import SamplingParams
+from lapidist.kernels.passing_thread import in_passing_thread
 from lapidist.models.checkpoint_parts import CheckpointParts
 from lapidist.models.config import ModelConfig
 from lapidist.models.tokenizer import Tokenizer
@@ -83,22 +84,22 @@ class AsyncLLM:
         attention_softmax: str = "auto",
         max_queue: int = 256,
     ) -> None:
-        self._engine = Engine(
-            EngineConfig(
-                model,
-                dtype,
-                device,
-                max_model_len,
-                kv_cache_bytes,
-                page_size,
-                max_num_seqs,
-                max_num_batched_tokens,
-                enable_prefix_caching,
-                seed,
-                record,
-                attention_softmax,
-            )
+        config = EngineConfig(
+            model,
+            dtype,
+            device,
+            max_model_len,
+            kv_cache_bytes,
+            page_size,
+            max_num_seqs,
+            max_num_batched_tokens,
+            enable_prefix_caching,
+            seed,
+            record,
+            attention_softmax,
         )
+        # Only the thread that steps shall have a team of OpenMP's.
+        self._engine = in_passing_thread(lambda: Engine(config))
         self.model_name = Path(model).resolve().name
         self.max_queue = max_queue
         self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()

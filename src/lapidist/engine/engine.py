@@ -187,9 +187,7 @@ class Engine:
         validate_against_vocabulary(params, self.config.vocab_size)
         tokens, plan = len(prompt_token_ids), None
         if params.prompt_filter is not None:
-            plan = plan_filter(
-                params.prompt_filter, tokens, self.config, self.lengths, params.max_tokens or 1
-            )
+            plan = plan_filter(params.prompt_filter, tokens, self.config, self.lengths, params.max_tokens)
         if plan is not None and plan.bypassed is None:
             # Of what the filter will make of it.
             room = plan.room(plan.kept, self.lengths)
@@ -332,8 +330,10 @@ class Engine:
         changed |= {request.request_id: request for request in failed}
         self._steps += 1
         self._computed_tokens += sum(entry.num_tokens for entry in step.scheduled)
-        if self._recorder is not None and any(entry.num_tokens for entry in step.scheduled):
-            self._recorder.write(step.workload(prompt_rows, time.monotonic() - start))
+        work = self._filters.take_work()
+        if self._recorder is not None and (step.scheduled or work):
+            duration = time.monotonic() - start
+            self._recorder.write(step.workload(prompt_rows, duration, start, work, result.restored_tokens))
         return list(changed.values())
 
     def _sequences_of(self, step: ScheduledStep) -> list[Sequence]:

@@ -5,12 +5,13 @@ Continuous batching with chunked prefill (Orca, OSDI 2022; Sarathi-Serve, arXiv 
 """
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import takewhile
 
 from lapidist.engine.page_pool import PagePool
 from lapidist.engine.sequence import Sequence
-from lapidist.workload.step import SequenceStep, Step
+from lapidist.workload.step import FilterStep, SequenceStep, Step
 
 
 @dataclass(frozen=True)
@@ -41,13 +42,29 @@ class ScheduledStep:
     preempted: list[Sequence] = field(default_factory=list)
     filter_tokens: int = 0
 
-    def workload(self, extra_logit_rows: int = 0, duration_seconds: float | None = None) -> Step:
-        """The step in the language of ``lapidist.workload``, without the work of prompt filters."""
-        computed = [entry for entry in self.scheduled if entry.num_tokens]
+    def workload(
+        self,
+        extra_logit_rows: int = 0,
+        duration_seconds: float | None = None,
+        start_seconds: float | None = None,
+        filters: Iterable[FilterStep] = (),
+        restored: Iterable[int] = (),
+    ) -> Step:
+        """The step in the language of ``lapidist.workload``.
+
+        Parameters
+        ----------
+        filters, restored : what prompt filters did, and tokens of what they handed over, see ``Step``.
+        """
         return Step(
-            sequences=tuple(SequenceStep(entry.num_tokens, entry.end) for entry in computed),
-            logit_rows=sum(entry.samples for entry in computed) + extra_logit_rows,
+            sequences=tuple(
+                SequenceStep(entry.num_tokens, entry.end) for entry in self.scheduled if entry.num_tokens
+            ),
+            logit_rows=sum(entry.samples for entry in self.scheduled) + extra_logit_rows,
             duration_seconds=duration_seconds,
+            start_seconds=start_seconds,
+            filters=tuple(filters),
+            restored=tuple(restored),
         )
 
 

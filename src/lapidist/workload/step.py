@@ -1,12 +1,14 @@
-"""One step of an engine: which sequences ran, with how many new tokens on how much context."""
+"""One step of an engine: which sequences ran, with how many new tokens on how much context, and what filters did."""
 
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from lapidist.workload.text_files import read_lines, write_atomically
+
+_TIMES = ("duration_seconds", "start_seconds")
 
 
 @dataclass(frozen=True)
@@ -23,30 +25,71 @@ class SequenceStep:
             )
 
 
+FilterWork = Literal["embedding", "layer", "keys", "queries", "raw_scores", "attention_scores"]
+
+
+@dataclass(frozen=True)
+class FilterStep:
+    """A piece of a prompt filter's work, on one prompt and in one layer.
+
+    Attributes
+    ----------
+    work : ``layer`` takes ``query_length`` tokens through all of ``layer``, ``kv_length`` tokens of context including
+        them. ``keys`` and ``queries`` are these projections alone. ``attention_scores`` are the weights of
+        ``query_length`` queries on ``kv_length`` keys, ``raw_scores`` the products of the queries' sum over heads.
+        ``embedding`` looks the tokens up.
+    layer : counted from 0.
+    """
+
+    work: FilterWork
+    layer: int
+    query_length: int
+    kv_length: int
+
+    def __post_init__(self) -> None:
+        if self.work not in get_args(FilterWork):
+            raise ValueError(
+                f"the work of a filter is one of {', '.join(get_args(FilterWork))}, got {self.work!r:.80}"
+            )
+        if self.layer < 0:
+            raise ValueError(f"layer must be at least 0, got {self.layer}")
+        SequenceStep(self.query_length, self.kv_length)
+
+
 @dataclass(frozen=True)
 class Step:
-    """One forward pass over a batch of sequences.
+    """One forward pass over a batch of sequences, and the share of prompt filters in the step.
 
     Parameters
     ----------
     sequences : prefill chunks and decodes alike.
     logit_rows : rows that the output head computes (one per sequence that samples).
     duration_seconds : how long the step took, when it has been run.
+    start_seconds : when it began, on a clock that starts anywhere.
+    filters : what prompt filters did, in order.
+    restored : of each sequence whose keys and values a filter handed over, how many tokens of them were written to the
+        KV cache. Such a sequence may sample though no token of it is among ``sequences``.
     """
 
     sequences: tuple[SequenceStep, ...]
     logit_rows: int
     duration_seconds: float | None = None
+    start_seconds: float | None = None
+    filters: tuple[FilterStep, ...] = ()
+    restored: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.sequences:
-            raise ValueError("a step has at least one sequence")
-        if not 0 <= self.logit_rows <= self.tokens:
-            raise ValueError(
-                f"logit_rows must be from 0 to the step's {self.tokens} tokens, got {self.logit_rows}"
-            )
-        if self.duration_seconds is not None and not 0 <= self.duration_seconds < float("inf"):
-            raise ValueError(f"duration_seconds must be a number from 0, got {self.duration_seconds}")
+        if not self.sequences and not self.filters and not self.restored:
+            raise ValueError("a step has at least one sequence, or the work of a filter")
+        if any(tokens < 1 for tokens in self.restored):
+            raise ValueError(f"restored tokens must be at least 1, got {min(self.restored)}")
+        most = self.tokens + len(self.restored)
+        if not 0 <= self.logit_rows <= most:
+            raise ValueError(f"logit_rows must be from 0 to the step's {most} tokens, got {self.logit_rows}")
+        for name in _TIMES:
+            seconds = getattr(self, name)
+            if seconds is not None and not 0 <= seconds < float("inf"):
+                raise ValueError(f"{name} must be a number from 0, got {seconds}")
 
     @property
     def tokens(self) -> int:
@@ -54,13 +97,21 @@ class Step:
         return sum(sequence.query_length for sequence in self.sequences)
 
     def to_json_line(self) -> str:
-        """``{"sequences": [[query_length, kv_length], ...], "logit_rows": ...}`` without a line break."""
+        """``{"sequences": [[query_length, kv_length], ...], "logit_rows": ...}`` without a line break.
+
+        Filters add ``"filters": [[work, layer, query_length, kv_length], ...]`` and ``"restored": [tokens, ...]``.
+        """
         row: dict[str, Any] = {
             "sequences": [[sequence.query_length, sequence.kv_length] for sequence in self.sequences],
             "logit_rows": self.logit_rows,
         }
-        if self.duration_seconds is not None:
-            row["duration_seconds"] = self.duration_seconds
+        if self.filters:
+            row["filters"] = [
+                [each.work, each.layer, each.query_length, each.kv_length] for each in self.filters
+            ]
+        if self.restored:
+            row["restored"] = list(self.restored)
+        row |= {name: getattr(self, name) for name in _TIMES if getattr(self, name) is not None}
         return json.dumps(row, separators=(",", ":"))
 
     @staticmethod
@@ -74,14 +125,20 @@ class Step:
             raise ValueError(
                 f'{where}: expected an object with "sequences" as a list of [query_length, kv_length]'
             )
-        duration = row.get("duration_seconds")
-        if duration is not None and (isinstance(duration, bool) or not isinstance(duration, int | float)):
-            raise ValueError(f"{where}: duration_seconds must be a number, got {duration!r}")
+        times = {name: row.get(name) for name in _TIMES}
+        for name, seconds in times.items():
+            if seconds is not None and (isinstance(seconds, bool) or not isinstance(seconds, int | float)):
+                raise ValueError(f"{where}: {name} must be a number, got {seconds!r}")
         if type(row.get("logit_rows")) is not int:
             raise ValueError(f"{where}: logit_rows must be an integer, got {row.get('logit_rows')!r}")
+        filters, restored = row.get("filters", []), row.get("restored", [])
+        if not isinstance(filters, list) or not isinstance(restored, list):
+            raise ValueError(f'{where}: "filters" and "restored" must be lists')
         try:
             sequences = tuple(_sequence_step(pair) for pair in row["sequences"])
-            return Step(sequences, row["logit_rows"], duration)
+            work = tuple(map(_filter_step, filters))
+            written = tuple(map(_whole, restored))
+            return Step(sequences, row["logit_rows"], **times, filters=work, restored=written)
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None
 
@@ -90,6 +147,19 @@ def _sequence_step(pair: object) -> SequenceStep:
     if not isinstance(pair, list) or len(pair) != 2 or any(type(length) is not int for length in pair):
         raise ValueError(f"a sequence is two integers [query_length, kv_length], got {pair!r}")
     return SequenceStep(*pair)
+
+
+def _filter_step(given: object) -> FilterStep:
+    if not isinstance(given, list) or len(given) != 4 or not isinstance(given[0], str):
+        raise ValueError(f"the work of a filter is [work, layer, query_length, kv_length], got {given!r:.80}")
+    layer, query_length, kv_length = map(_whole, given[1:])
+    return FilterStep(given[0], layer, query_length, kv_length)  # type: ignore[arg-type]  # checked there
+
+
+def _whole(value: object) -> int:
+    if type(value) is not int:
+        raise ValueError(f"expected an integer, got {value!r:.80}")
+    return value
 
 
 def write_steps(path: Path, steps: Iterable[Step]) -> None:
