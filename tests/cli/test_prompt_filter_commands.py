@@ -13,6 +13,8 @@ from lapidist.cli.calibrate_filter_plot import plot_layers
 from lapidist.cli.filter_options import parse_keep
 from lapidist.cli.filter_plot import score_levels
 from lapidist.evaluation.filter_calibration import FilterCalibration
+from lapidist.evaluation.filter_policy_search import Judgement, Trial
+from lapidist.models.filter_config import AdaptivePolicy, GemFilterPolicy
 from tests.cli.command import Lapidist, command
 
 PROMPT = "the cat sat on the mat and the dog ran after the cat. <b>Grüße</b> 日本 {x} " * 4
@@ -93,6 +95,7 @@ def test_a_plain_run_has_nothing_to_draw(lapidist: Lapidist, llama_directory: Pa
         (["--prompt-filter", "gemfilter", "--filter-keep", "many"], "many"),
         (["--prompt-filter", "gemfilter", "--filter-keep", "0"], "keep"),
         (["--prompt-filter", "gemfilter", "--filter-layer", "77"], "77"),
+        (["--prompt-filter", '{"method": "gemfilter", "policy": "calibrated"}'], "calibrate-filter"),
         (["--prompt-filter", "gemfilter", "--filter-plot", "x.txt"], "x.txt"),
         (["--prompt-filter", "gemfilter", "--filter-plot", "no/folder/x.html"], "no/folder"),
     ],
@@ -125,8 +128,15 @@ def llama(llama_directory: Path, tmp_path: Path) -> Path:
     return shutil.copytree(llama_directory, tmp_path / "llama")
 
 
+OWN = GemFilterPolicy(softmax=True, window=4, pool=13, keep_last=24)
+TRIALS = (
+    Trial(GemFilterPolicy(), 0.1, 1, Judgement(0.0, -4.0)),
+    Trial(GemFilterPolicy(keep_last=24), 0.1, 1, Judgement(0.5, -2.0)),
+    Trial(OWN, 0.1, 1, Judgement(1.0, -0.1)),
+    Trial(OWN, 0.1, 1, Judgement(1.0, -0.1)),
+)
 SWEEP = FilterCalibration(
-    200,
+    (100, 200),
     5,
     (0.1, 0.2),
     0.95,
@@ -135,6 +145,9 @@ SWEEP = FilterCalibration(
     np.array([[0.1, 0.5], [0.7, 1.0]]),
     np.array([[30.0, 4], [1, 0]]),
     np.array([[0.0, 1], [0.5, 1]]),
+    OWN,
+    TRIALS,
+    AdaptivePolicy(mass=0.6),
 )
 
 
@@ -150,10 +163,15 @@ def test_calibrate_writes_and_reports(lapidist: Lapidist, llama: Path, tmp_path:
     result = lapidist("calibrate-filter", llama, "--plot", plot)
     assert result.returncode == 0, result.stderr
     assert "layer 1 with 20% kept" in result.stdout
-    assert json.loads((llama / "config.json").read_text())["prompt_filter"] == {"layer": 1, "keep": 0.2}
+    assert "100 to 200 tokens" in result.stdout
+    assert "the best of 3" in result.stdout
+    stored = {"layer": 1, "keep": 0.2, "gemfilter": vars(OWN), "adaptive": vars(AdaptivePolicy(mass=0.6))}
+    assert json.loads((llama / "config.json").read_text())["prompt_filter"] == stored
     assert plot.read_text().lstrip().startswith("<?xml")
     copy = lapidist("calibrate-filter", llama, "--out", tmp_path / "copy", "--json")
-    assert json.loads(copy.stdout)["layer"] == 1
+    report = json.loads(copy.stdout)
+    assert (report["layer"], report["policy"], report["adaptive"]["mass"]) == (1, vars(OWN), 0.6)
+    assert [trial["judgement"]["accuracy"] for trial in report["policies_tried"]] == [0.0, 0.5, 1.0, 1.0]
     assert (tmp_path / "copy" / "config.json").exists()
 
 
@@ -189,6 +207,7 @@ def test_a_model_that_does_not_retrieve_is_left_alone(
         (["--style", "song"], "song"),
         (["--length", "9999"], "context"),
         (["--prompt-filter", "snapkv"], "snapkv"),
+        (["--prompt-filter", '{"method": "gemfilter", "pool": 2}'], "pool"),
         (["--plot", "x.doc"], "x.doc"),
         (["--text", "missing.txt"], "missing.txt"),
     ],
@@ -201,6 +220,6 @@ def test_calibrate_mistakes(lapidist: Lapidist, llama: Path, options: list[str],
 
 
 def test_plot_of_a_sweep_without_success(tmp_path: Path) -> None:
-    nothing = FilterCalibration(9, 1, (0.1,), 0.95, 0.0, *[np.zeros((2, 1))] * 4)
+    nothing = FilterCalibration((9,), 1, (0.1,), 0.95, 0.0, *[np.zeros((2, 1))] * 4, GemFilterPolicy())
     plot_layers(nothing, tmp_path / "x.png", "x")
     assert (tmp_path / "x.png").exists()

@@ -17,7 +17,7 @@ from lapidist.engine.sampling_params import SamplingParams
 from lapidist.kernels.kv_cache import PagedKVCache
 from lapidist.workload.step import read_steps
 from tests.checkpoints import write_random_llama, write_tokenizer
-from tests.family_checkpoints import VARIANTS, build, save
+from tests.family_checkpoints import VARIANTS, WINDOW, build, save
 from tests.quantized_checkpoints import EIGHT_BITS, formats, quantize_at_random
 
 METHODS: list[dict[str, Any]] = [
@@ -271,7 +271,7 @@ def test_a_filter_without_memory_fails_its_request_alone(
     assert len(generated(other)) == 8
 
 
-def test_steps_with_nothing_but_a_filter_are_not_recorded(llama_directory: Path, tmp_path: Path) -> None:
+def test_steps_with_nothing_but_a_filter_are_recorded(llama_directory: Path, tmp_path: Path) -> None:
     small = engine(
         llama_directory, max_num_batched_tokens=16, max_num_seqs=4, record=tmp_path / "steps.jsonl"
     )
@@ -279,8 +279,14 @@ def test_steps_with_nothing_but_a_filter_are_not_recorded(llama_directory: Path,
     finish(small)
     small.close()
     steps = list(read_steps(tmp_path / "steps.jsonl"))
-    assert [step.sequences[0].kv_length for step in steps] == [17, 18, 19]
-    assert small.stats().steps > len(steps)
+    assert small.stats().steps == len(steps)
+    assert [step.sequences[0].kv_length for step in steps if step.sequences] == [17, 18, 19]
+    assert [step.restored for step in steps if step.restored] == [(16,)]
+    work = [each for step in steps for each in step.filters]
+    layers = [(each.layer, each.query_length, each.kv_length) for each in work if each.work == "layer"]
+    chunks = [(16, end) for end in range(16, 97, 16)] + [(4, 100)]
+    assert layers == [(layer, *chunk) for layer in (0, 1) for chunk in chunks]
+    assert sum(each.work == "attention_scores" for each in work) == 2
 
 
 def test_steps_of_filtered_and_other_sequences_are_recorded(llama_directory: Path, tmp_path: Path) -> None:
@@ -295,6 +301,7 @@ def test_steps_of_filtered_and_other_sequences_are_recorded(llama_directory: Pat
     steps = list(read_steps(tmp_path / "steps.jsonl"))
     assert len(steps) == 40
     assert sum(len(step.sequences) for step in steps) == 40 + 3
+    assert sum(step.logit_rows for step in steps) == 40 + 4
 
 
 def test_counters(llama_directory: Path) -> None:
@@ -409,18 +416,55 @@ def test_codes_in_the_cache_stay_what_they_are(llama_directory: Path, tmp_path: 
     assert (found[1][:, :50] - found[0][:, kept]).abs().max() < 0.5 * step
 
 
-def test_gaps_in_sliding_windows_are_refused(tmp_path: Path) -> None:
-    directory = save(build(VARIANTS["mistral"], 0), tmp_path / "m")
+@pytest.fixture(scope="module")
+def windowed(tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    directory = save(build(VARIANTS["mistral"], 0), tmp_path_factory.mktemp("windowed") / "m")
     write_tokenizer(directory)
-    windowed = engine(directory)
+    return engine(directory)
+
+
+def test_a_model_that_runs_on_gaps_needs_room_in_its_windows(windowed: Engine) -> None:
     ids = [5 + i % 100 for i in range(40)]
-    with pytest.raises(InvalidRequestError, match="sliding-window"):
-        start(windowed, "a", ids, {"method": "snapkv", "keep": 8})
-    with pytest.raises(InvalidRequestError, match="sliding-window"):
-        start(windowed, "b", ids, {"method": "gemfilter", "layer": 1, "keep": 8, "positions": "original"})
-    request = start(windowed, "c", ids, {"method": "gemfilter", "layer": 1, "keep": 8}, tokens=3)
+    original = {"method": "gemfilter", "layer": 1, "keep": 8, "positions": "original"}
+    for options in (original, {"method": "fastkv", "layer": 0, "keep": 8}):
+        with pytest.raises(InvalidRequestError, match="sliding windows of 11 tokens"):
+            start(windowed, "refused", ids, options)
+    request = start(windowed, "fresh", ids, {"method": "gemfilter", "layer": 1, "keep": 8}, tokens=3)
+    inside = start(windowed, "inside", ids[:5], original | {"keep": 3}, tokens=2)
     finish(windowed)
-    assert len(generated(request)) == 3
+    assert (len(generated(request)), len(generated(inside))) == (3, 2)
+
+
+@pytest.mark.parametrize("keep", [WINDOW, WINDOW + 1, 30])
+@pytest.mark.parametrize("method", ["snapkv", "h2o", "streamingllm"])
+def test_windows_lose_nothing_that_they_see(windowed: Engine, method: str, keep: int) -> None:
+    """Where every layer has a window, no more than the window is needed: the reply is that of the whole prompt."""
+    ids = [token % 100 + 5 for token in prompt(3, 60)]
+    plain = start(windowed, "plain", ids, tokens=20)
+    filtered = start(windowed, "filtered", ids, {"method": method, "keep": keep}, tokens=20)
+    finish(windowed)
+    assert generated(filtered) == generated(plain)
+    assert filtered.filter_report is not None
+    assert filtered.filter_report.kept_tokens == keep
+
+
+def test_layers_without_a_window_choose(tmp_path: Path) -> None:
+    """Gemma 2 alternates: layers with a window keep the last tokens, the others those that are attended to."""
+    directory = save(build(VARIANTS["gemma2"], 0), tmp_path / "m")
+    write_tokenizer(directory)
+    mixed = engine(directory)
+    assert None in mixed.config.sliding_windows
+    assert any(mixed.config.sliding_windows)
+    ids = [token % 100 + 5 for token in prompt(3, 60)]
+    request = start(mixed, "a", ids, {"method": "streamingllm", "keep": 10, "sinks": 3, "explain": True})
+    finish(mixed)
+    report = request.filter_report
+    assert report is not None
+    assert report.scores is not None
+    share = sum(window is None for window in mixed.config.sliding_windows) / mixed.config.num_layers
+    assert report.scores[:3] == pytest.approx([share] * 3)
+    assert report.scores[50:53] == pytest.approx([1 - share] * 3)
+    assert report.scores[53:] == pytest.approx([1.0] * 7)
 
 
 def test_length_dependent_rope_sees_the_whole_prompt(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from lapidist.models.calibration.checkpoint_files import copy_checkpoint, write_filter
 from lapidist.models.config import ModelConfig
 from lapidist.models.errors import CheckpointError
-from lapidist.models.filter_config import FilterDefaults
+from lapidist.models.filter_config import AdaptivePolicy, FilterDefaults, GemFilterPolicy
 from tests.checkpoints import write_random_llama
 
 
@@ -19,6 +19,9 @@ def test_written_and_read(tmp_path: Path) -> None:
     assert ModelConfig.from_directory(directory).prompt_filter is None
     assert write_filter(directory, FilterDefaults(1, 0.1)) == directory / "config.json"
     assert ModelConfig.from_directory(directory).prompt_filter == FilterDefaults(1, 0.1)
+    whole = FilterDefaults(1, 0.1, GemFilterPolicy(softmax=True, pool=13), AdaptivePolicy(mass=0.7))
+    write_filter(directory, whole)
+    assert ModelConfig.from_directory(directory).prompt_filter == whole
     write_filter(directory, FilterDefaults(0, 0.5))
     after = json.loads((directory / "config.json").read_text())
     assert after.pop("prompt_filter") == {"layer": 0, "keep": 0.5}
@@ -44,6 +47,12 @@ def test_a_copy_shares_the_weights(tmp_path: Path) -> None:
         ({"layer": 1, "keep": 1.5}, "keep"),
         ({"layer": "1", "keep": 0.5}, "layer"),
         ("gemfilter", "prompt_filter"),
+        ({"layer": 1, "keep": 0.5, "gemfilter": 3}, "gemfilter"),
+        ({"layer": 1, "keep": 0.5, "gemfilter": {"pool": 4}}, "gemfilter.pool"),
+        ({"layer": 1, "keep": 0.5, "gemfilter": {"softmax": 1}}, "gemfilter.softmax"),
+        ({"layer": 1, "keep": 0.5, "gemfilter": {"window": 0}}, "gemfilter.window"),
+        ({"layer": 1, "keep": 0.5, "adaptive": {"mass": 1.5}}, "adaptive.mass"),
+        ({"layer": 1, "keep": 0.5, "adaptive": {"least": "all"}}, "adaptive.least"),
     ],
 )
 def test_mistakes_name_file_and_key(tmp_path: Path, section: Any, named: str) -> None:

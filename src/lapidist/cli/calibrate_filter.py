@@ -1,4 +1,5 @@
-"""``lapidist calibrate-filter``: finds the layer and the share of tokens that prompt filters use by default."""
+"""``lapidist calibrate-filter``: finds the policy, the layer and the share of tokens that prompt filters use by
+default."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,8 +9,8 @@ import typer
 from lapidist.cli import filter_options, options
 
 if TYPE_CHECKING:
-    from lapidist.engine.prompt_filters import GemFilter
     from lapidist.evaluation.filter_calibration import FilterCalibration
+    from lapidist.models.filter_config import GemFilterPolicy
 
 
 def calibrate_filter(
@@ -25,13 +26,18 @@ def calibrate_filter(
     length: Annotated[
         int | None,
         typer.Option(
-            help="Tokens of each prompt. (default: the model's context, 2048 at most)", min=1, metavar="N"
+            help="Tokens of the longest prompts; others have half and a quarter of them. (default: the model's "
+            "context, 2048 at most)",
+            min=1,
+            metavar="N",
         ),
     ] = None,
     keeps: Annotated[
         str, typer.Option("--keep", help="Shares of the prompt to try.", metavar="S,S,...")
     ] = "0.05,0.1,0.2,0.4",
-    trials: Annotated[int, typer.Option(help="Prompts for each of five depths.", min=1, metavar="N")] = 4,
+    trials: Annotated[
+        int, typer.Option(help="Prompts for each length and each of five depths.", min=1, metavar="N")
+    ] = 2,
     goal: Annotated[
         float,
         typer.Option(help="Share of the accuracy with the whole prompt that is enough.", min=0.0, max=1.0),
@@ -42,8 +48,10 @@ def calibrate_filter(
     prompt_filter: Annotated[
         str,
         typer.Option(
-            help='How tokens are chosen: gemfilter, or a JSON object with options, {"method": "gemfilter", ...}.',
-            metavar="METHOD",
+            help="How tokens are chosen: a JSON object with the options of a policy, "
+            '{"method": "gemfilter", "pool": 13} or {"method": "gemfilter", "policy": "published"}. '
+            "(default: the best policy that is found)",
+            metavar="JSON",
         ),
     ] = "gemfilter",
     seed: Annotated[int, typer.Option(help="Of the hidden facts.", min=0)] = 1,
@@ -59,7 +67,9 @@ def calibrate_filter(
     dtype: options.Dtype = "auto",
     device: options.Device = "cpu",
 ) -> None:
-    """Hide facts in text, see from which layers' choices MODEL answers, and store the best layer in config.json.
+    """Hide facts in text, see from what choices of tokens MODEL answers, and store policy and layer in config.json.
+
+    Requests with the filters gemfilter and adaptive then use them unless they say otherwise.
 
     Exit status 1: no layer reaches the goal, and nothing is written.
 
@@ -72,6 +82,7 @@ def calibrate_filter(
     from lapidist.cli.calibrate_filter_report import print_report, to_json
     from lapidist.cli.checkpoint_destination import check_destination
     from lapidist.engine.prompt_filters import GemFilter, parse_prompt_filter
+    from lapidist.engine.prompt_filters.policy import gemfilter_policy, names_policy
     from lapidist.evaluation.needle_facts import STYLES
     from lapidist.figure_file import check_plot
 
@@ -87,8 +98,9 @@ def calibrate_filter(
         raise ValueError(
             f"calibrate-filter sweeps the layers of gemfilter, and {chosen.method} has none to sweep"
         )
+    policy = gemfilter_policy(chosen, None) if names_policy(chosen) else None
     calibration = _calibrate(
-        directory, dtype, device, text, length, _shares(keeps), trials, goal, style, chosen, seed
+        directory, dtype, device, text, length, _shares(keeps), trials, goal, style, policy, seed
     )
     saved = None if dry_run else _save(directory, out, calibration)
     if as_json:
@@ -120,7 +132,7 @@ def _calibrate(
     trials: int,
     goal: float,
     style: str,
-    chosen: "GemFilter",
+    policy: "GemFilterPolicy | None",
     seed: int,
 ) -> "FilterCalibration":
     from lapidist.cli.progress import progress_bar
@@ -143,9 +155,9 @@ def _calibrate(
             trials=trials,
             goal=goal,
             style=style,
-            options=chosen,
+            policy=policy,
             seed=seed,
-            progress=lambda done, total: show("prompts", done, total),
+            progress=show,
         )
 
 

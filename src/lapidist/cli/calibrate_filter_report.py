@@ -1,19 +1,24 @@
 """What ``lapidist calibrate-filter`` tells: a table for people, JSON for programs."""
 
 import json
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from lapidist.evaluation.filter_calibration import FilterCalibration
+from lapidist.evaluation.filter_policy_search import Trial, policy_options
 
 
 def print_report(calibration: FilterCalibration) -> None:
     """A row per layer, a column per share kept, and the conclusion."""
     console = Console()
+    if calibration.trials:
+        console.print(_search_table(calibration))
     table = Table(
-        title=f"Answers from what each layer keeps of {calibration.length} tokens, {calibration.trials} prompts",
+        title=f"Answers from what each layer keeps of {_tokens(calibration)}, {calibration.prompts} prompts",
         caption=f"answered from the whole prompt: {calibration.full:.0%}. In brackets: part of the hidden fact kept. "
         "Distance to the fact and last token: of the smallest share",
     )
@@ -33,6 +38,40 @@ def print_report(calibration: FilterCalibration) -> None:
     console.print(conclusion(calibration), style=style, highlight=False, markup=False)
 
 
+def _tokens(calibration: FilterCalibration) -> str:
+    first, last = min(calibration.lengths), max(calibration.lengths)
+    return f"{last} tokens" if first == last else f"{first} to {last} tokens"
+
+
+def _search_table(calibration: FilterCalibration) -> Table:
+    """The published policy, and each that was better than all before it."""
+    best = calibration.trials[-1]
+    table = Table(title=f"Policies: the best of {len(calibration.trials) - 1} at each step of the search")
+    for name in ("kept", "layer", "answered", "nats per token", "policy"):
+        table.add_column(name, justify="left" if name == "policy" else "right")
+    for trial in improvements(calibration.trials):
+        found = trial.judgement
+        table.add_row(
+            f"{trial.keep:.0%}",
+            str(trial.layer),
+            f"{found.accuracy:.0%}",
+            f"{-found.log_probability:.3f}",
+            policy_options(trial.policy),
+            style="bold green" if trial == best else None,
+        )
+    return table
+
+
+def improvements(trials: Sequence[Trial]) -> list[Trial]:
+    """Those that were better than all before them with the same share kept, the first one, and the last."""
+    found: list[Trial] = []
+    for trial in trials:
+        same = found and found[-1].keep == trial.keep
+        if not same or trial.judgement > found[-1].judgement:
+            found.append(trial)
+    return found if found[-1] == trials[-1] else [*found, trials[-1]]
+
+
 def conclusion(calibration: FilterCalibration) -> str:
     """What was chosen, or why nothing was."""
     best = calibration.defaults
@@ -42,7 +81,11 @@ def conclusion(calibration: FilterCalibration) -> str:
     if best is None:
         found, layer = calibration.accuracy.max(), int(calibration.accuracy.max(axis=1).argmax())
         return f"no layer reaches {wanted}; layer {layer} comes nearest with {found:.0%}, and nothing was written"
-    return f"layer {best.layer} with {best.keep:.0%} kept reaches {wanted}"
+    policy = "the published policy" if best.gemfilter is None else policy_options(best.gemfilter)
+    lines = [f"layer {best.layer} with {best.keep:.0%} kept reaches {wanted}", f"gemfilter: {policy}"]
+    return "\n".join(
+        lines if best.adaptive is None else [*lines, f"adaptive: {policy_options(best.adaptive)}"]
+    )
 
 
 def to_json(model: str, calibration: FilterCalibration, saved: Path | None) -> str:
@@ -51,8 +94,8 @@ def to_json(model: str, calibration: FilterCalibration, saved: Path | None) -> s
     return json.dumps(
         {
             "model": model,
-            "length": calibration.length,
-            "prompts": calibration.trials,
+            "lengths": list(calibration.lengths),
+            "prompts": calibration.prompts,
             "keeps": list(calibration.keeps),
             "goal": calibration.goal,
             "full_accuracy": calibration.full,
@@ -62,6 +105,9 @@ def to_json(model: str, calibration: FilterCalibration, saved: Path | None) -> s
             "last_token_kept": calibration.ends_kept.tolist(),
             "layer": None if best is None else best.layer,
             "keep": None if best is None else best.keep,
+            "policy": asdict(calibration.policy),
+            "adaptive": None if calibration.adaptive is None else asdict(calibration.adaptive),
+            "policies_tried": [asdict(trial) for trial in calibration.trials],
             "saved": None if saved is None else str(saved),
         },
         indent=2,

@@ -2,6 +2,7 @@
 
 from array import array
 from collections.abc import Iterable
+from dataclasses import asdict
 from hashlib import blake2b
 
 from lapidist.engine.memory import free_bytes
@@ -16,6 +17,7 @@ from lapidist.engine.request import Request
 from lapidist.engine.runner import Runner
 from lapidist.engine.sequence import Sequence
 from lapidist.models.tokenizer import Tokenizer
+from lapidist.workload.step import FilterStep
 
 _MAJORITY = 0.5
 
@@ -41,6 +43,7 @@ class FilterStage:
         self._chunk_tokens = chunk_tokens
         self._runs: dict[Sequence, FilterRun] = {}
         self._choices = ChoiceMemory()
+        self._work: list[FilterStep] = []
         self.layer_tokens = self.prompt_tokens = self.kept_tokens = 0
 
     def enter(self, request: Request) -> None:
@@ -83,6 +86,8 @@ class FilterStage:
                 continue
             run = self._run(sequence, request)
             done = run.advance(left)
+            self._work += run.work
+            run.work.clear()
             self.layer_tokens += done
             left -= max(done, 1)
             if run.outcome is None:
@@ -91,6 +96,11 @@ class FilterStage:
             self._hand_on(sequence, request, run)
             ended.append((sequence, None))
         return ended
+
+    def take_work(self) -> list[FilterStep]:
+        """What filters have computed since the last call."""
+        taken, self._work = self._work, []
+        return taken
 
     def forget(self, sequence: Sequence) -> None:
         """The sequence is gone; its filter, if any, gives back all memory."""
@@ -190,6 +200,7 @@ class FilterStage:
             seconds=0.0 if run is None else run.seconds,
             scratch_bytes=0 if run is None else run.scratch_bytes,
             forecast_gain=plan.forecast_gain if outcome.forecast_gain is None else outcome.forecast_gain,
+            policy=None if plan.policy is None else asdict(plan.policy),
             scores=scores,
             spans=spans,
         )

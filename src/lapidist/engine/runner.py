@@ -36,6 +36,7 @@ class StepResult:
     ----------
     hidden : ``[tokens, hidden_size]`` of all entries' tokens, one entry after the other.
     restored : of entries without a token that sample nevertheless, by index, what a filter left to sample from.
+    restored_tokens : of each sequence whose keys and values a filter handed over, how many tokens these were.
     """
 
     def __init__(
@@ -44,11 +45,13 @@ class StepResult:
         hidden: Tensor,
         scheduled: list[ScheduledSequence],
         restored: dict[int, Tensor],
+        restored_tokens: list[int],
     ) -> None:
         self._decoder = decoder
         self._hidden = hidden
         self._scheduled = scheduled
         self._restored = restored
+        self.restored_tokens = restored_tokens
         self._starts = [0, *accumulate(entry.num_tokens for entry in scheduled)]
         self.sampling_entries = [entry for entry in scheduled if entry.samples]
 
@@ -114,11 +117,12 @@ class Runner:
     @torch.inference_mode()
     def run(self, step: ScheduledStep) -> StepResult:
         """One forward pass over every scheduled token."""
-        restored = {}
+        restored, restored_tokens = {}, []
         for index, entry in enumerate(step.scheduled):
             kept = self._handed_over.pop(entry.sequence, None)
             if kept is not None:
                 self._restore(entry.sequence, kept)
+                restored_tokens.append(kept.tokens)
                 if entry.num_tokens == 0:
                     restored[index] = kept.last_hidden
         computed = [entry for entry in step.scheduled if entry.num_tokens]
@@ -128,7 +132,7 @@ class Runner:
             hidden = torch.empty(
                 0, self.decoder.config.hidden_size, dtype=self.decoder.dtype, device=self.decoder.device
             )
-        return StepResult(self.decoder, hidden, step.scheduled, restored)
+        return StepResult(self.decoder, hidden, step.scheduled, restored, restored_tokens)
 
     def _restore(self, sequence: Sequence, kept: KeptKV) -> None:
         slots = torch.tensor(self._slots(sequence, range(kept.tokens)), device=self.decoder.device)

@@ -1,4 +1,4 @@
-"""Which layer finds what matters in a prompt, and how many tokens are enough: a sweep over layers with hidden facts.
+"""Which policy and layer find what matters in a prompt, and how many tokens are enough: a sweep with hidden facts.
 
 GemFilter (arXiv 2409.17422) looks for the first layer from which on the chosen tokens hit a hidden fact. Here each
 layer is also judged by what counts: whether the model answers from the tokens that it chose.
@@ -8,27 +8,34 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from lapidist.engine.prompt_filters.config import GemFilter
-from lapidist.engine.prompt_filters.gemfilter import filter_scores
-from lapidist.engine.prompt_filters.layer_pass import LayerPass, Tail
-from lapidist.engine.prompt_filters.selection import kept_tokens, select
+from lapidist.evaluation.filter_policy_search import (
+    ScoredPrompts,
+    Trial,
+    gemfilter_choice,
+    scores_by_layer,
+    search_adaptive,
+    search_policy,
+)
 from lapidist.evaluation.haystack import Haystack, haystack_of
 from lapidist.evaluation.logit_run import LogitRun
 from lapidist.evaluation.needle import Probe, answers, cell_probes
 from lapidist.models.calibration.default_text import default_texts
 from lapidist.models.decoder import Decoder
-from lapidist.models.filter_config import FilterDefaults
+from lapidist.models.filter_config import AdaptivePolicy, FilterDefaults, GemFilterPolicy
 from lapidist.models.tokenizer import Tokenizer
 
 DEFAULT_KEEPS = (0.05, 0.1, 0.2, 0.4)
 DEFAULT_GOAL = 0.95
+DEFAULT_TRIALS = 2
 _DEFAULT_LENGTH = 2048
+_SHORTEST = 128  # into less a fact and the question for it hardly fit
 _DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
-_CHUNK_TOKENS = 512
-_PAGE_SIZE = 16
+_TOKENS_PER_DISTRACTOR = 32  # in every second prompt, half of which is other facts
+_MARGIN = 0.8  # a policy that needs all of the share would fail on prompts a little shorter than these
+
+Progress = Callable[[str, int, int], None]
+"""Told what is being done, how much of it is done, and all."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,7 @@ class FilterCalibration:
 
     Attributes
     ----------
-    length, trials : tokens of each prompt with its answer, and how many prompts there were.
+    lengths, prompts : tokens of the prompts with their answers, and how many prompts there were.
     keeps : shares of the prompt that were kept, ascending.
     goal : share of the full accuracy that is enough.
     full : share of the prompts that the model answers from the whole prompt.
@@ -46,10 +53,13 @@ class FilterCalibration:
     distance : ``[layers][keeps]``, tokens between the hidden answer and the nearest chosen one, median.
     ends_kept : ``[layers][keeps]``, how often the prompt's last token was chosen: where it was not, the model goes on
         from another.
+    policy : with which each layer chose.
+    trials : the policies that were tried before, none where the policy was given.
+    adaptive : what the adaptive filter does best with, if anything was found.
     """
 
-    length: int
-    trials: int
+    lengths: tuple[int, ...]
+    prompts: int
     keeps: tuple[float, ...]
     goal: float
     full: float
@@ -57,18 +67,29 @@ class FilterCalibration:
     recall: np.ndarray
     distance: np.ndarray
     ends_kept: np.ndarray
+    policy: GemFilterPolicy
+    trials: tuple[Trial, ...] = ()
+    adaptive: AdaptivePolicy | None = None
 
     @property
     def defaults(self) -> FilterDefaults | None:
         """The smallest share with which a layer reaches the goal, and of the layers that do the best, the first of
-        equals; None if none does, or if the model answers nothing from the whole prompt."""
-        if self.full == 0:
+        equals; None if none does, or if the model answers nothing from the whole prompt. The published policy is the
+        default as it is."""
+        best = _best(self.accuracy, self.keeps, self.goal * self.full)
+        if best is None:
             return None
-        for index, keep in enumerate(self.keeps):
-            column = self.accuracy[:, index]
-            if column.max() >= self.goal * self.full:
-                return FilterDefaults(int(column.argmax()), keep)
-        return None
+        policy = None if self.policy == GemFilterPolicy() else self.policy
+        return FilterDefaults(*best, policy, self.adaptive)
+
+
+def _best(accuracy: np.ndarray, keeps: Sequence[float], enough: float) -> tuple[int, float] | None:
+    """Layer and share."""
+    for index, keep in enumerate(keeps):
+        column = accuracy[:, index]
+        if column.max() >= enough > 0:
+            return int(column.argmax()), keep
+    return None
 
 
 def calibrate_filter(
@@ -78,27 +99,26 @@ def calibrate_filter(
     *,
     length: int | None = None,
     keeps: Sequence[float] = DEFAULT_KEEPS,
-    trials: int = 4,
+    trials: int = DEFAULT_TRIALS,
     goal: float = DEFAULT_GOAL,
     style: str = "number",
-    options: GemFilter | None = None,
+    policy: GemFilterPolicy | None = None,
     seed: int = 1,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = lambda label, done, total: None,
 ) -> FilterCalibration:
     """
     Parameters
     ----------
-    length : of the prompts; None is 2048 or the model's context, whichever is less.
-    trials : prompts for each of five depths.
-    options : how tokens are chosen; ``layer`` and ``keep`` in it are ignored.
+    length : of the longest prompts; the others are half and a quarter as long. None is 2048 or the model's context,
+        whichever is less.
+    trials : prompts for each of five depths and each length.
+    policy : how tokens are chosen; None has it searched, see ``filter_policy_search``.
     style : one of ``needle_facts.STYLES``.
-    progress : called with the prompts run and all.
 
     Raises
     ------
     ValueError : a number is out of range, or the prompts do not fit the model or the text.
     """
-    options = options or GemFilter()
     context = decoder.config.max_position_embeddings
     length = min(_DEFAULT_LENGTH, context) if length is None else length
     if not 1 <= length <= context:
@@ -108,27 +128,78 @@ def calibrate_filter(
             f"shares to keep must be above 0 and up to 1, got {', '.join(map(str, keeps)) or 'none'}"
         )
     keeps = tuple(sorted(set(keeps)))
-    probes = [
-        probe
-        for depth in _DEPTHS
-        for probe in cell_probes(haystack, tokenizer, length, depth, trials, seed, style)
-    ]
-    sweep = _Sweep(LogitRun(decoder, length), decoder, options, keeps)
-    progress(0, len(probes))
+    lengths = calibration_lengths(length)
+    probes = _probes(haystack, tokenizer, lengths, trials, seed, style)
+    run = LogitRun(decoder, length)
+    known = _known(run, probes, progress)
+    tried: tuple[Trial, ...] = ()
+    prompts = ScoredPrompts(run, decoder, known, lambda *of: progress("scores", *of))
+    if policy is None:
+        policy = GemFilterPolicy()
+        if known:
+            shares = [_MARGIN * keep for keep in keeps]
+            tried = tuple(search_policy(prompts, shares, goal, lambda *of: progress("policies", *of)))
+            policy = tried[-1].policy
+    sweep = _Sweep(run, decoder, policy, keeps)
     for count, probe in enumerate(probes, start=1):
         sweep.add(probe)
-        progress(count, len(probes))
+        progress("layers", count, len(probes))
+    accuracy, full = np.mean(sweep.accuracy, axis=0), len(known) / len(probes)
+    best, adaptive = _best(accuracy, keeps, goal * full), None
+    if best is not None:
+        adaptive = search_adaptive(prompts, policy, *best, lambda *of: progress("adaptive", *of))
     return FilterCalibration(
-        length,
+        lengths,
         len(probes),
         keeps,
         goal,
-        float(np.mean(sweep.full)),
-        np.mean(sweep.accuracy, axis=0),
+        full,
+        accuracy,
         np.mean(sweep.recall, axis=0),
         np.median(sweep.distance, axis=0),
         np.mean(sweep.ends_kept, axis=0),
+        policy,
+        tried,
+        adaptive,
     )
+
+
+def calibration_lengths(longest: int) -> tuple[int, ...]:
+    """A quarter, a half and all of it, as far as a fact and the question for it fit."""
+    shorter = (length for length in (longest // 4, longest // 2) if length >= _SHORTEST)
+    return (*shorter, longest)
+
+
+def _probes(
+    haystack: Haystack, tokenizer: Tokenizer, lengths: Sequence[int], trials: int, seed: int, style: str
+) -> list[Probe]:
+    """Of each length and depth ``trials``, with other facts beside the one asked for at every second depth."""
+    return [
+        probe
+        for length in lengths
+        for place, depth in enumerate(_DEPTHS)
+        for probe in cell_probes(
+            haystack,
+            tokenizer,
+            length,
+            depth,
+            trials,
+            seed,
+            style,
+            place % 2 * (length // _TOKENS_PER_DISTRACTOR),
+        )
+    ]
+
+
+def _known(run: LogitRun, probes: Sequence[Probe], progress: Progress) -> list[Probe]:
+    """Those that the model answers from the whole prompt: of the others no filter is to blame."""
+    found = []
+    progress("whole prompts", 0, len(probes))
+    for count, probe in enumerate(probes, start=1):
+        if answers(run, probe):
+            found.append(probe)
+        progress("whole prompts", count, len(probes))
+    return found
 
 
 def calibration_haystack(tokenizer: Tokenizer, texts: Sequence[str] | None, length: int) -> Haystack:
@@ -148,22 +219,23 @@ def calibration_haystack(tokenizer: Tokenizer, texts: Sequence[str] | None, leng
 class _Sweep:
     """Results by prompt, each ``[layers][keeps]``."""
 
-    def __init__(self, run: LogitRun, decoder: Decoder, options: GemFilter, keeps: tuple[float, ...]) -> None:
-        self._run, self._decoder, self._options, self._keeps = run, decoder, options, keeps
-        self.full: list[bool] = []
+    def __init__(
+        self, run: LogitRun, decoder: Decoder, policy: GemFilterPolicy, keeps: tuple[float, ...]
+    ) -> None:
+        self._run, self._decoder, self._policy, self._keeps = run, decoder, policy, keeps
         self.accuracy: list[np.ndarray] = []
         self.recall: list[np.ndarray] = []
         self.distance: list[np.ndarray] = []
         self.ends_kept: list[np.ndarray] = []
 
     def add(self, probe: Probe) -> None:
-        self.full.append(answers(self._run, probe))
         hidden = _find(probe)
         shape = self._decoder.config.num_layers, len(self._keeps)
         accuracy, recall, distance, ends_kept = (np.zeros(shape) for _ in range(4))
-        for layer, scores in enumerate(layer_scores(self._decoder, probe.prompt, self._options)):
+        scoring = self._policy.softmax, self._policy.window
+        for (layer, _, _), scores in scores_by_layer(self._decoder, probe.prompt, [scoring]):
             for index, keep in enumerate(self._keeps):
-                places = self._choice(scores, keep)
+                places = gemfilter_choice(scores, self._policy, keep).tolist()
                 gathered = [probe.prompt[place] for place in places]
                 accuracy[layer, index] = answers(self._run, Probe(gathered, probe.answer))
                 recall[layer, index] = len(set(places) & set(hidden)) / len(hidden)
@@ -175,26 +247,6 @@ class _Sweep:
         self.recall.append(recall)
         self.distance.append(distance)
         self.ends_kept.append(ends_kept)
-
-    def _choice(self, scores: Tensor, keep: float) -> list[int]:
-        options, count = self._options, kept_tokens(keep, len(scores))
-        found: list[int] = select(
-            scores, count, options.keep_first, options.keep_last, options.chunk
-        ).tolist()
-        return found
-
-
-@torch.inference_mode()
-def layer_scores(decoder: Decoder, token_ids: Sequence[int], options: GemFilter) -> list[Tensor]:
-    """The prompt's scores ``[tokens]`` by every layer, from one pass through all of them."""
-    layers = LayerPass(decoder, token_ids, _CHUNK_TOKENS, _PAGE_SIZE)
-    found = []
-    for layer in range(decoder.config.num_layers):
-        tail = Tail(len(token_ids), options.window)
-        for _ in layers.run(layer, tail.observe):
-            pass
-        found.append(filter_scores(layers, options, tail.queries()))
-    return found
 
 
 def _find(probe: Probe) -> range:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from lapidist.evaluation.haystack import Haystack
 from lapidist.evaluation.logit_run import LogitRun
@@ -103,6 +104,16 @@ def answers(run: LogitRun, probe: Probe) -> bool:
     ones before it, greedy decoding produces exactly them, and otherwise it does not."""
     window = Window([*probe.prompt, *probe.answer], len(probe.prompt), byte_count=0, is_full=True)
     return all(bool((logits.argmax(-1) == targets).all()) for targets, logits in run.blocks(window))
+
+
+def answer_quality(run: LogitRun, probe: Probe) -> tuple[bool, float]:
+    """As ``answers``, and the mean log-probability of the answer's tokens in nats."""
+    window = Window([*probe.prompt, *probe.answer], len(probe.prompt), byte_count=0, is_full=True)
+    exact, found = True, []
+    for targets, logits in run.blocks(window):
+        exact &= bool((logits.argmax(-1) == targets).all())
+        found.append(logits.log_softmax(-1).gather(1, targets[:, None])[:, 0])
+    return exact, float(torch.cat(found).mean())
 
 
 def accuracy_grid(

@@ -53,6 +53,13 @@ class ConfigFields:
             raise self.error(key, f"must be a positive number, got {_show(value)}")
         return float(value)
 
+    def share(self, key: str, default: float = _REQUIRED) -> float:
+        """A number from 0 to 1."""
+        value = self._get(key, default)
+        if not _is_finite(value) or not 0 <= value <= 1:
+            raise self.error(key, f"must be a number from 0 to 1, got {_show(value)}")
+        return float(value)
+
     def optional_positive(self, key: str, default: float | None = None) -> float | None:
         """Null is None, absent is ``default``."""
         if key not in self._values:

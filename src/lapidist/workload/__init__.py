@@ -2,6 +2,6 @@
 
 from lapidist.workload.lowering import lower
 from lapidist.workload.recipe import Recipe
-from lapidist.workload.step import SequenceStep, Step, read_steps, write_steps
+from lapidist.workload.step import FilterStep, SequenceStep, Step, read_steps, write_steps
 
-__all__ = ["Recipe", "SequenceStep", "Step", "lower", "read_steps", "write_steps"]
+__all__ = ["FilterStep", "Recipe", "SequenceStep", "Step", "lower", "read_steps", "write_steps"]

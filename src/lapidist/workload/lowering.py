@@ -13,7 +13,7 @@ from lapidist.workload.operators import (
     Operator,
 )
 from lapidist.workload.recipe import Recipe
-from lapidist.workload.step import Step
+from lapidist.workload.step import FilterWork, SequenceStep, Step
 from lapidist.workload.tensor_format import TensorFormat
 
 # Operations per element, a transcendental function counting as one, of the activation times its gate.
@@ -63,9 +63,10 @@ def lower(config: DecoderShape, recipe: Recipe, step: Step, tensor_parallel: int
     """The operators that one rank runs for ``step``, in the order of one layer.
 
     Operators of the layers appear once with ``count`` = number of layers (attention once per sequence and
-    per window length). QKV and gate/up are one GEMM each. With ``tensor_parallel`` > 1 projections are split
-    as in Megatron-LM (arXiv 1909.08053): QKV, gate/up and the vocabulary by output, o and down by input, each
-    pair followed by an all-reduce; the biases of o and down are added by one rank and counted on all.
+    per window length). The work of prompt filters follows, each chunk on its own. QKV and gate/up are one GEMM
+    each. With ``tensor_parallel`` > 1 projections are split as in Megatron-LM (arXiv 1909.08053): QKV, gate/up and
+    the vocabulary by output, o and down by input, each pair followed by an all-reduce; the biases of o and down are
+    added by one rank and counted on all.
 
     Raises
     ------
@@ -73,15 +74,34 @@ def lower(config: DecoderShape, recipe: Recipe, step: Step, tensor_parallel: int
     """
     if tensor_parallel < 1:
         raise ValueError(f"tensor_parallel must be at least 1, got {tensor_parallel}")
-    return _Lowering(config, recipe, step, tensor_parallel).operators()
+    found = _Lowering(config, recipe, step, tensor_parallel, config.sliding_windows).operators()
+    return [*found, *_filters(config, recipe, step, tensor_parallel)]
+
+
+def _filters(config: DecoderShape, recipe: Recipe, step: Step, ranks: int) -> list[Operator]:
+    """Of ``step.filters``: what is equal in several layers appears once."""
+    windows: dict[tuple[FilterWork, SequenceStep], list[int | None]] = {}
+    for each in step.filters:
+        if each.layer >= config.num_layers:
+            raise ValueError(f"a filter ran layer {each.layer} of a model of {config.num_layers} layers")
+        shape = SequenceStep(each.query_length, each.kv_length)
+        windows.setdefault((each.work, shape), []).append(config.sliding_windows[each.layer])
+    return [
+        operator
+        for (work, shape), own in windows.items()
+        for operator in _Lowering(config, recipe, Step((shape,), 0), ranks, tuple(own)).filter_work(work)
+    ]
 
 
 class _Lowering:
-    """The shapes of one rank, worked out once, and the operators of each block."""
+    """The shapes of one rank, worked out once, and the operators of each block in the layers of these windows."""
 
-    def __init__(self, config: DecoderShape, recipe: Recipe, step: Step, ranks: int) -> None:
+    def __init__(
+        self, config: DecoderShape, recipe: Recipe, step: Step, ranks: int, windows: tuple[int | None, ...]
+    ) -> None:
         self.config, self.recipe, self.step, self.ranks = config, recipe, step, ranks
-        self.tokens, self.layers, self.hidden = step.tokens, config.num_layers, config.hidden_size
+        self.windows = windows
+        self.tokens, self.layers, self.hidden = step.tokens, len(windows), config.hidden_size
         self.heads = _split("num_heads", config.num_heads, ranks)
         # Ranks beyond the number of KV heads hold copies.
         self.kv_heads = max(1, config.num_kv_heads // ranks)
@@ -91,7 +111,68 @@ class _Lowering:
         self.vocabulary = -(-config.vocab_size // ranks)
 
     def operators(self) -> list[Operator]:
-        return [*self._embedding(), *self._attention(), *self._mlp(), *self._head()]
+        batch = [*self._embedding(), *self._attention(), *self._mlp()] if self.tokens else []
+        return [*batch, *self._head(), *self._restoring()]
+
+    def filter_work(self, work: FilterWork) -> list[Operator]:
+        """One piece of a filter's work, in each of the layers."""
+        heads, kv_heads = self.heads, self.kv_heads
+        [sequence] = self.step.sequences
+        queries, keys = sequence.query_length, sequence.kv_length
+        match work:
+            case "embedding":
+                return self._embedding() * self.layers  # of so many prompts of this length
+            case "layer":
+                return [*self._attention(), *self._mlp()]
+            case "keys":
+                return self._projection("keys", kv_heads)
+            case "queries":
+                return self._projection("queries", heads)
+            case "attention_scores":
+                return [self._scores(queries * (heads // kv_heads), keys)]
+            case "raw_scores":
+                # The keys before the queries meet the sum of these; the others meet each query.
+                before = [self._scores(1, keys - queries)] if keys > queries else []
+                return [*before, self._scores(queries, queries)]
+
+    def _projection(self, name: str, heads: int) -> list[Operator]:
+        width = heads * self.config.head_dim
+        norms = [self._norm(f"{name}_norm", heads=heads)] if self.config.qk_norm else []
+        return [
+            self._norm("input_norm", output=self.recipe.activation),
+            self._gemm(f"{name}_proj", width, self.hidden, self.config.qkv_bias),
+            *norms,
+            self._element_wise("rope", width, _ROPE_OPERATIONS, inputs=1),
+        ]
+
+    def _scores(self, rows: int, keys: int) -> Operator:
+        """Products of queries and keys of every KV head."""
+        return GEMM(
+            name="filter_scores",
+            count=self.layers * self.kv_heads,
+            m=rows,
+            n=keys,
+            k=self.config.head_dim,
+            input=self.recipe.hidden,
+            weight=self.recipe.hidden,
+            output=self.recipe.hidden,
+        )
+
+    def _restoring(self) -> list[Operator]:
+        """Keys and values that filters kept, on their way to the cache."""
+        return [
+            ElementWise(
+                name="kv_restore",
+                count=self.layers,
+                rows=tokens,
+                columns=2 * self.kv_heads * self.config.head_dim,
+                inputs=1,
+                operations_per_element=0,
+                input=self.recipe.hidden,
+                output=self.recipe.kv,
+            )
+            for tokens in self.step.restored
+        ]
 
     def _embedding(self) -> list[Operator]:
         plain = self.recipe.hidden
@@ -129,7 +210,7 @@ class _Lowering:
                 kv=recipe.kv,
                 output=recipe.activation,
             )
-            for window, layers in Counter(config.sliding_windows).items()
+            for window, layers in Counter(self.windows).items()
             for sequence in self.step.sequences
         ]
         found.append(self._gemm("o_proj", self.hidden, query_width, config.o_bias))
@@ -167,9 +248,10 @@ class _Lowering:
 
     def _head(self) -> list[Operator]:
         plain, rows = self.recipe.hidden, self.step.logit_rows
-        found: list[Operator] = [
-            Normalization(name="final_norm", rows=self.tokens, columns=self.hidden, input=plain, output=plain)
-        ]
+        norm = Normalization(
+            name="final_norm", rows=self.tokens, columns=self.hidden, input=plain, output=plain
+        )
+        found: list[Operator] = [norm] if self.tokens else []
         if rows == 0:
             return found
         head = self.recipe.lm_head

@@ -9,10 +9,10 @@ import torch
 
 from lapidist import LLM, SamplingParams
 from lapidist.engine.prompt_filters import Adaptive, FilterReport
-from lapidist.engine.prompt_filters.adaptive import _agreement, layer_range, tokens_for_mass
+from lapidist.engine.prompt_filters.adaptive import _agreement, forced_ends, layer_range, tokens_for_mass
 from lapidist.engine.prompt_filters.forecast import gain
 from lapidist.models.config import ModelConfig
-from lapidist.models.filter_config import FilterDefaults
+from lapidist.models.filter_config import AdaptivePolicy, FilterDefaults
 from tests.checkpoints import write_random_llama
 
 LLAMA = ModelConfig.of_shape("llama-3.1-8b")
@@ -43,13 +43,28 @@ def test_layers_that_may_decide() -> None:
     assert layer_range(Adaptive(first_layer=3, last_layer=99), LLAMA) == range(3, 32)
 
 
-@pytest.mark.parametrize(("mass", "expected"), [(0.5, 1), (0.7, 2), (0.9, 3), (0.96, 5)])
+@pytest.mark.parametrize(("mass", "expected"), [(0.4, 1), (0.6, 2), (0.9, 2), (0.95, 3), (1.0, 3)])
 def test_tokens_for_mass(mass: float, expected: int) -> None:
-    scores = torch.tensor([0.05, 0.6, 0.2, 0.1, 0.05])
-    options = Adaptive(mass=mass, least=1, keep_first=0, keep_last=0)
-    assert tokens_for_mass(scores, options, 5) == expected
-    assert tokens_for_mass(scores, replace(options, least=4), 5) == max(4, expected)
-    assert tokens_for_mass(scores, options, 2) == min(2, expected)
+    # The mean is 2; beyond it are 4, 3.5 and 0.5.
+    scores = torch.tensor([0.0, 6.0, 1.0, 5.5, 0.0, 2.5, 1.0, 0.0])
+    assert tokens_for_mass(scores, mass) == expected
+
+
+def test_a_flat_background_asks_for_nothing() -> None:
+    """However long the prompt is: a share of all the mass would grow with it."""
+    for length in (100, 10_000):
+        scores = torch.full((length,), 0.01)
+        scores[40:50] += 1.0
+        assert tokens_for_mass(scores, 0.9) <= 10
+    assert tokens_for_mass(torch.ones(50), 0.9) >= 1
+    assert tokens_for_mass(torch.ones(0), 0.9) == 0
+
+
+@pytest.mark.parametrize(
+    ("most", "expected"), [(100, (2, 6)), (16, (2, 6)), (9, (2, 2)), (3, (1, 0)), (1, (0, 0))]
+)
+def test_ends_leave_half_of_the_room(most: int, expected: tuple[int, int]) -> None:
+    assert forced_ends(AdaptivePolicy(keep_first=2, keep_last=6), most) == expected
 
 
 def test_agreement_is_zero_by_chance_and_one_for_all() -> None:
@@ -65,13 +80,19 @@ def test_agreement_is_zero_by_chance_and_one_for_all() -> None:
 
 
 def test_the_last_layer_decides_if_nothing_settles(llm: LLM) -> None:
-    report = run(llm, first_layer=1, last_layer=5, agreement=1.0, reach=1.0, gain=1.0)
+    report = run(llm, first_layer=1, last_layer=5, agreement=1.0, keep=30, gain=1.0)
     assert report.layer == 5
 
 
+def test_a_layer_whose_choice_does_not_fit_does_not_decide(llm: LLM) -> None:
+    spread = run(llm, first_layer=1, last_layer=5, agreement=0.0, mass=1.0, keep=20, gain=1.0)
+    assert (spread.layer, spread.kept_tokens) == (5, 20)
+    narrow = run(llm, first_layer=1, last_layer=5, agreement=0.0, mass=0.01, keep=20, gain=1.0)
+    assert narrow.layer == 1
+
+
 def test_the_first_layer_decides_if_all_is_settled(llm: LLM) -> None:
-    # Nothing but ends and sinks is kept; every further token repeats.
-    report = run(llm, first_layer=2, last_layer=5, agreement=1e-9, reach=1e-9, mass=1.0, keep=150, gain=1.0)
+    report = run(llm, first_layer=2, last_layer=5, agreement=0.0, keep=150, gain=1.0)
     assert report.layer == 2
 
 
@@ -80,19 +101,21 @@ def test_bounds_and_ends(llm: LLM) -> None:
     assert report.kept is not None
     assert report.kept_tokens == len(report.kept) == 10
     assert set(report.kept) >= {0, 1, 2, *range(194, 200)}
-    assert run(llm, mass=1.0, keep=80, gain=1.0).kept_tokens == 80
-    assert run(llm, mass=1.0, gain=1.0).kept_tokens == 100  # half of the prompt
+    assert run(llm, mass=1.0, keep=30, gain=1.0).kept_tokens == 30
+    assert run(llm, mass=1.0, least=110, gain=1.0).kept_tokens == 110  # half of the prompt, but no fewer
+    assert run(llm, mass=1e-6, least=40, keep=0.1, gain=1.0).kept_tokens == 40
+    assert run(llm, mass=1e-6, least=40, keep=20, gain=1.0).kept_tokens == 20  # so many and no more
 
 
 def test_plain_where_filtering_does_not_pay(llm: LLM) -> None:
     config = llm.engine.config
-    report = run(llm, first_layer=6, last_layer=7, mass=1.0, gain=1.1)
+    report = run(llm, first_layer=6, last_layer=7, mass=1.0, least=98, gain=1.1)
     assert report.bypassed is not None
     assert report.forecast_gain is not None
     assert report.forecast_gain < 1.1
     assert report.kept_tokens == 200
     # Known beforehand: the filter does not even begin.
-    hopeless = run(llm, first_layer=7, last_layer=7, gain=1.3)
+    hopeless = run(llm, first_layer=7, last_layer=7, gain=1.3, keep_first=1)
     assert "at the best" in (hopeless.bypassed or "")
     assert hopeless.seconds == 0
     assert hopeless.forecast_gain == pytest.approx(gain(config, 200, 10, 7))

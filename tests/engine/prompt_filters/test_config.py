@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from lapidist import SamplingParams
 from lapidist.engine.errors import InvalidRequestError
 from lapidist.engine.prompt_filters import METHODS, GemFilter, SnapKV, parse_prompt_filter
+from lapidist.engine.prompt_filters.policy import gemfilter_policy
+from lapidist.models.filter_config import GemFilterPolicy
 
 
 def test_reads_objects_and_passes_filters_on() -> None:
@@ -20,9 +22,10 @@ def test_reads_objects_and_passes_filters_on() -> None:
 
 
 def test_defaults_are_the_published_method() -> None:
-    assert GemFilter() == GemFilter(
-        pool=5, keep_first=0, keep_last=0, chunk=1, softmax=False, window=1, positions="fresh", threshold=0
+    assert gemfilter_policy(GemFilter(), None) == GemFilterPolicy(
+        pool=5, keep_first=0, keep_last=0, chunk=1, softmax=False, window=1
     )
+    assert (GemFilter().positions, GemFilter().threshold) == ("fresh", 0)
     assert (SnapKV().window, SnapKV().pool) == (32, 5)
 
 
@@ -48,7 +51,12 @@ def test_defaults_are_the_published_method() -> None:
         ({"method": "gemfilter", "softmax": 1}, "softmax"),
         ({"method": "gemfilter", "positions": "old"}, "fresh or original"),
         ({"method": "gemfilter", "window": 0}, "window"),
-        ({"method": "gemfilter", "chunk": None}, "chunk"),
+        ({"method": "gemfilter", "chunk": 0}, "chunk"),
+        ({"method": "gemfilter", "policy": "best"}, "published or calibrated"),
+        ({"method": "gemfilter", "threshold": None}, "threshold"),
+        ({"method": "snapkv", "window": None}, "window"),
+        ({"method": "adaptive", "agreement": -0.1}, "agreement"),
+        ({"method": "adaptive", "mass": 0}, "mass"),
         ({"method": "fastkv", "propagate": 0}, "propagate"),
         ({"method": "adaptive", "gain": 0.5}, "gain"),
         ({"method": "adaptive", "first_layer": 4, "last_layer": 2}, "first_layer"),

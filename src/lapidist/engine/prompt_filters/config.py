@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
 from lapidist.engine.errors import InvalidRequestError
+from lapidist.models.filter_config import POLICY_RANGES
 
 DEFAULT_KEEP = 1024
 
@@ -27,30 +28,36 @@ class GemFilter:
 
     As published, a token's score is the raw product of its key with the last token's query, after rotary embedding,
     without scale, softmax or mask, summed over all query heads and averaged over ``pool`` neighbours, where positions
-    outside the prompt count as zeros. All other options are off by default and change which tokens are chosen.
+    outside the prompt count as zeros. The options of the policy, ``pool`` to ``window``, change which tokens are
+    chosen.
 
     Parameters
     ----------
     keep : see ``Keep``.
     layer : whose attention chooses, counted from 0; layers 0 to ``layer - 1`` see the whole prompt. None is what
         ``lapidist calibrate-filter`` found, else the layer at 13/32 of the depth, as the paper has it for Llama 3.1.
-    pool : width of the average, odd; 1 is none.
-    keep_first, keep_last : so many tokens at either end are kept whatever their scores, within ``keep``.
-    chunk : choose runs of so many tokens, by the mean of their scores, in place of tokens.
-    softmax : scores are attention weights (scaled, softmax over the prompt), not raw products.
-    window : score with so many last queries; keys behind a query do not count for it.
+    policy : what the options of the policy are that are None here: ``published`` or ``calibrated``, what
+        ``lapidist calibrate-filter`` found. None is ``published`` where an option of the policy is given or the
+        checkpoint has no calibrated policy, else ``calibrated``.
+    pool : width of the average, odd; 1 is none. Published is 5.
+    keep_first, keep_last : so many tokens at either end are kept whatever their scores, within ``keep``. Published are
+        0 and 0.
+    chunk : choose runs of so many tokens, by the mean of their scores, in place of tokens. Published is 1.
+    softmax : scores are attention weights (scaled, softmax over the prompt), not raw products, which are published.
+    window : score with so many last queries; keys behind a query do not count for it. Published is 1.
     positions : of the kept tokens in the second run: ``fresh`` counts from 0, ``original`` leaves them where they were.
     """
 
     method: ClassVar[Literal["gemfilter"]] = "gemfilter"
     keep: Keep = None
     layer: int | None = None
-    pool: int = 5
-    keep_first: int = 0
-    keep_last: int = 0
-    chunk: int = 1
-    softmax: bool = False
-    window: int = 1
+    policy: Literal["published", "calibrated"] | None = None
+    pool: int | None = None
+    keep_first: int | None = None
+    keep_last: int | None = None
+    chunk: int | None = None
+    softmax: bool | None = None
+    window: int | None = None
     positions: Literal["fresh", "original"] = "fresh"
     threshold: int = 0
     explain: bool = False
@@ -64,33 +71,36 @@ class Adaptive:
     """GemFilter that finds filter layer and number of tokens by itself, and runs plainly where filtering would not pay.
 
     Tokens are scored with attention weights of the last ``window`` queries (mean over heads, averaged over ``pool``
-    neighbours), and as many are kept as hold ``mass`` of all weight: ``least`` at the least, ``keep`` at the most. The
-    first layer decides that looks into the prompt, with ``reach`` of its weight between the tokens that are kept in any
-    case, and whose choice there has settled: it repeats that of the layer before, with an ``agreement`` of 1 for all of
-    it and 0 for chance (compare arXiv 2601.07667). The prompt is run plainly if that is forecast to be less than
-    ``gain`` times slower.
+    neighbours). What a token has beyond the mean, which chance would give it, is its excess. The ends are kept, and of
+    the tokens between as many as hold ``mass`` of all excess: little of a prompt with one thing to look at, more where
+    attention is spread. The first layer decides whose choice fits into ``keep`` and has settled: it repeats that of the
+    layer before, with an ``agreement`` of 1 for all of it and 0 for chance (compare arXiv 2601.07667); else the last
+    layer that may. The prompt is run plainly if that is forecast to be less than ``gain`` times slower.
 
     Parameters
     ----------
-    keep : the most tokens, see ``Keep``; None is half of the prompt.
+    keep : the most tokens, see ``Keep``; None is half of the prompt. A share never means fewer than ``least``.
+    least : tokens at the least.
     first_layer, last_layer : that may decide. None are the layer that ``lapidist calibrate-filter`` found and the
         second after it, else a quarter and 19/32 of the depth.
-    keep_first, keep_last : so many tokens at either end are kept in any case.
+    keep_first, keep_last : so many tokens at either end are kept in any case, in half of the room at the most.
+
+    What is None in ``least`` to ``keep_last`` is as ``lapidist calibrate-filter`` found, else as in
+    ``models.filter_config.AdaptivePolicy``.
     """
 
     method: ClassVar[Literal["adaptive"]] = "adaptive"
     keep: Keep = None
-    least: int = 64
-    mass: float = 0.8
-    reach: float = 0.25
-    agreement: float = 0.6
-    gain: float = 1.1
     first_layer: int | None = None
     last_layer: int | None = None
-    window: int = 8
-    pool: int = 15
-    keep_first: int = 4
-    keep_last: int = 32
+    gain: float = 1.1
+    least: int | None = None
+    mass: float | None = None
+    agreement: float | None = None
+    window: int | None = None
+    pool: int | None = None
+    keep_first: int | None = None
+    keep_last: int | None = None
     threshold: int = 0
     explain: bool = False
 
@@ -221,22 +231,16 @@ def parse_prompt_filter(value: object) -> PromptFilter:
 
 
 # Lowest and highest value of the whole numbers, where they are no None.
-_WHOLE = {
+_WHOLE = POLICY_RANGES | {
     "layer": (0, 10_000),
     "first_layer": (0, 10_000),
     "last_layer": (0, 10_000),
-    "pool": (1, 1023),
-    "keep_first": (0, 2**31 - 1),
-    "keep_last": (0, 2**31 - 1),
-    "chunk": (1, 2**31 - 1),
-    "least": (1, 2**31 - 1),
     "threshold": (0, 2**31 - 1),
-    "window": (1, 1024),
     "recent": (1, 2**31 - 1),
     "sinks": (0, 2**31 - 1),
 }
-_SHARES = ("mass", "reach", "agreement", "propagate")
 _FLAGS = ("softmax", "explain")
+_WORDS = {"positions": ("fresh", "original"), "policy": ("published", "calibrated")}
 
 
 def _check(options: Any) -> None:
@@ -247,16 +251,15 @@ def _check(options: Any) -> None:
     """
     for field in fields(options):
         name, value = field.name, getattr(options, field.name)
-        if problem := _problem(name, value):
+        may_be_none = field.default is None
+        if not (may_be_none and value is None) and (problem := _problem(name, value)):
             raise InvalidRequestError(f"prompt_filter.{name} {problem}, got {value!r:.80}")
 
 
-def _problem(name: str, value: object) -> str | None:
+def _problem(name: str, value: Any) -> str | None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if value is None and name in ("keep", "layer", "first_layer", "last_layer"):
-        return None
     if name == "keep":
-        valid = number and (value >= 1 if isinstance(value, int) else 0 < value <= 1)  # type: ignore[operator]
+        valid = number and (value >= 1 if isinstance(value, int) else 0 < value <= 1)
         return (
             None
             if valid
@@ -264,14 +267,16 @@ def _problem(name: str, value: object) -> str | None:
         )
     if name in _FLAGS:
         return None if isinstance(value, bool) else "must be true or false"
-    if name in _SHARES:
-        return None if number and 0 < value <= 1 else "must be a number above 0 and up to 1"  # type: ignore[operator]
+    if name in ("mass", "propagate"):
+        return None if number and 0 < value <= 1 else "must be a number above 0 and up to 1"
+    if name == "agreement":
+        return None if number and 0 <= value <= 1 else "must be a number from 0 to 1"
     if name == "gain":
-        return None if number and 1 <= value <= 100 else "must be a number from 1 to 100"  # type: ignore[operator]
-    if name == "positions":
-        return None if value in ("fresh", "original") else "must be fresh or original"
+        return None if number and 1 <= value <= 100 else "must be a number from 1 to 100"
+    if name in _WORDS:
+        return None if value in _WORDS[name] else f"must be {' or '.join(_WORDS[name])}"
     least, most = _WHOLE[name]
-    if not number or not isinstance(value, int) or not least <= value <= most:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         return f"must be a whole number from {least} to {most}"
     if name == "pool" and value % 2 == 0:
         return "must be odd, so that it has a middle"

@@ -18,6 +18,7 @@ from lapidist.engine.prompt_filters.layer_pass import LayerPass
 from lapidist.engine.prompt_filters.outcome import KeptKV, Outcome
 from lapidist.engine.prompt_filters.plan import FilterPlan
 from lapidist.models.decoder import Decoder
+from lapidist.workload.step import FilterStep
 
 
 class FilterRun:
@@ -34,6 +35,7 @@ class FilterRun:
     seconds : of work so far.
     scratch_bytes : the most memory that it held at once, see ``LayerPass.scratch_bytes``.
     layer_tokens : tokens times layers that were computed.
+    work : the same piece by piece, see ``LayerPass.work``.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class FilterRun:
         self.seconds = 0.0
         self.scratch_bytes = 0
         self.layer_tokens = 0
+        self.work: list[FilterStep] = []
 
     def advance(self, layer_tokens: int) -> int:
         """Work on until about so many tokens have run through a layer; returns how many did."""
@@ -60,6 +63,7 @@ class FilterRun:
         if self._work is None:
             self._layers = LayerPass(*self._arguments)
             self._work = _work(self._layers, self._plan.options, self._plan)
+            self.work = self._layers.work
             self.scratch_bytes = self._layers.scratch_bytes
         try:
             while done < layer_tokens:
@@ -81,14 +85,16 @@ class FilterRun:
 def _work(layers: LayerPass, options: PromptFilter, plan: FilterPlan) -> Generator[int, None, Outcome]:
     match options:
         case GemFilter():
-            return gemfilter(layers, options, plan.filter_layer, plan.kept)
+            return gemfilter(
+                layers, plan.gemfilter_policy, plan.filter_layer, plan.kept, options.positions == "original"
+            )
         case Adaptive():
-            return adaptive(layers, options, plan.kept, plan.can_be_plain)
+            return adaptive(layers, options, plan.adaptive_policy, plan.kept, plan.can_be_plain)
         case SnapKV():
-            return snapkv(layers, options, plan.kept)
+            return snapkv(layers, options, plan.kept, plan.positions)
         case H2O():
-            return h2o(layers, options, plan.kept)
+            return h2o(layers, options, plan.kept, plan.positions)
         case FastKV():
             return fastkv(layers, options, plan.filter_layer, plan.kept)
         case _:
-            return streamingllm(layers, options, plan.kept)
+            return streamingllm(layers, options, plan.kept, plan.positions)

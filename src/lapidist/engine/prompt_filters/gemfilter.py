@@ -4,15 +4,15 @@ from collections.abc import Generator
 
 from torch import Tensor
 
-from lapidist.engine.prompt_filters.config import GemFilter
 from lapidist.engine.prompt_filters.layer_pass import LayerPass
 from lapidist.engine.prompt_filters.outcome import KeptTokens
-from lapidist.engine.prompt_filters.scores import attention_scores, pooled, raw_scores
+from lapidist.engine.prompt_filters.scores import pooled
 from lapidist.engine.prompt_filters.selection import select
+from lapidist.models.filter_config import GemFilterPolicy
 
 
 def gemfilter(
-    layers: LayerPass, options: GemFilter, layer: int, count: int
+    layers: LayerPass, policy: GemFilterPolicy, layer: int, count: int, keeps_positions: bool
 ) -> Generator[int, None, KeptTokens]:
     """Run layers 0 to ``layer - 1``, and of ``layer`` no more than the scores need; keep ``count`` tokens.
 
@@ -21,19 +21,15 @@ def gemfilter(
     for index in range(layer):
         yield from layers.run(index)
     yield from layers.project_keys(layer)
-    scores = filter_scores(layers, options, layers.last_queries(layer, options.window))
-    places = select(scores, count, options.keep_first, options.keep_last, options.chunk).tolist()
-    positions = places if options.positions == "original" else None
-    return KeptTokens(places, positions, layer=layer, scores=scores)
+    scores = filter_scores(layers, policy, layers.last_queries(layer, policy.window))
+    places = select(scores, count, policy.keep_first, policy.keep_last, policy.chunk).tolist()
+    return KeptTokens(places, places if keeps_positions else None, layer=layer, scores=scores)
 
 
-def filter_scores(layers: LayerPass, options: GemFilter, queries: Tensor) -> Tensor:
+def filter_scores(layers: LayerPass, policy: GemFilterPolicy, queries: Tensor) -> Tensor:
     """float32 ``[tokens]`` by the keys in the pass's cache."""
-    if options.softmax:
-        config = layers.decoder.config
-        scores = attention_scores(
-            queries, layers.keys(), config.attention_scale, config.attention_softcap
-        ).sum(0)
-    else:
-        scores = raw_scores(queries, layers.keys())
-    return pooled(scores, options.pool)
+    return pooled(unpooled_scores(layers, policy.softmax, queries), policy.pool)
+
+
+def unpooled_scores(layers: LayerPass, softmax: bool, queries: Tensor) -> Tensor:
+    return layers.attention_scores(queries).sum(0) if softmax else layers.raw_scores(queries)

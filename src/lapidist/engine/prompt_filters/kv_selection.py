@@ -12,32 +12,38 @@ from torch import Tensor
 from lapidist.engine.prompt_filters.config import H2O, FastKV, SnapKV, StreamingLLM
 from lapidist.engine.prompt_filters.layer_pass import LayerPass, Tail
 from lapidist.engine.prompt_filters.outcome import KeptKV
-from lapidist.engine.prompt_filters.scores import attention_scores, attention_weights, pooled
+from lapidist.engine.prompt_filters.scores import pooled
 
 
-def snapkv(layers: LayerPass, options: SnapKV, count: int) -> Generator[int, None, KeptKV]:
+def snapkv(layers: LayerPass, options: SnapKV, count: int, positions: int) -> Generator[int, None, KeptKV]:
     """Each head keeps the last ``window`` tokens and those that they attend to most."""
     kept = _Kept(layers, count)
-    for index in range(layers.decoder.config.num_layers):
+    for index, slides in enumerate(_slide(layers, positions)):
+        if slides:
+            yield from layers.run(index)
+            kept.add_last()
+            continue
         tail = Tail(layers.tokens, options.window)
         yield from layers.run(index, tail.observe)
-        kept.add(_window_choice(_window_scores(layers, tail), count, options.window, options.pool))
+        scores = layers.attention_scores(tail.queries())
+        kept.add(_window_choice(scores, count, options.window, options.pool))
     return kept.outcome()
 
 
-def h2o(layers: LayerPass, options: H2O, count: int) -> Generator[int, None, KeptKV]:
+def h2o(layers: LayerPass, options: H2O, count: int, positions: int) -> Generator[int, None, KeptKV]:
     """Each head keeps the ``recent`` last tokens and the heavy hitters: those with the most attention from all."""
     kept = _Kept(layers, count)
-    config = layers.decoder.config
-    for index in range(config.num_layers):
-        received = torch.zeros(config.num_kv_heads, layers.tokens, device=layers.decoder.device)
+    for index, slides in enumerate(_slide(layers, positions)):
+        if slides:
+            yield from layers.run(index)
+            kept.add_last()
+            continue
+        received = torch.zeros(
+            layers.decoder.config.num_kv_heads, layers.tokens, device=layers.decoder.device
+        )
 
         def add_weights(span: range, query: Tensor, received: Tensor = received) -> None:
-            keys = layers.keys()[:, : span.stop]
-            blocks = attention_weights(
-                query, keys, span.start, config.attention_scale, config.attention_softcap
-            )
-            for head, weights in blocks:
+            for head, weights in layers.attention_weights(query, span):
                 received[head, : span.stop] += weights.sum(0)
 
         yield from layers.run(index, add_weights)
@@ -45,17 +51,28 @@ def h2o(layers: LayerPass, options: H2O, count: int) -> Generator[int, None, Kep
     return kept.outcome()
 
 
-def streamingllm(layers: LayerPass, options: StreamingLLM, count: int) -> Generator[int, None, KeptKV]:
+def streamingllm(
+    layers: LayerPass, options: StreamingLLM, count: int, positions: int
+) -> Generator[int, None, KeptKV]:
     """All heads keep the first ``sinks`` tokens and the last ones."""
     kept = _Kept(layers, count)
-    config = layers.decoder.config
     sinks = min(options.sinks, count)
     places = torch.cat((torch.arange(sinks), torch.arange(layers.tokens - (count - sinks), layers.tokens)))
-    choice = places.to(layers.decoder.device).expand(config.num_kv_heads, -1)
-    for index in range(config.num_layers):
+    choice = places.to(layers.decoder.device).expand(layers.decoder.config.num_kv_heads, -1)
+    for index, slides in enumerate(_slide(layers, positions)):
         yield from layers.run(index)
-        kept.add(choice)
+        if slides:
+            kept.add_last()
+        else:
+            kept.add(choice)
     return kept.outcome()
+
+
+def _slide(layers: LayerPass, positions: int) -> list[bool]:
+    """Of each layer whether its window hides any of so many positions. Such a layer keeps the last tokens: those in the
+    window are the only ones that it sees, and with no gap between them their places tell what the window hides."""
+    windows = layers.decoder.config.sliding_windows
+    return [window is not None and window < positions for window in windows]
 
 
 def fastkv(layers: LayerPass, options: FastKV, layer: int, count: int) -> Generator[int, None, KeptKV]:
@@ -64,7 +81,7 @@ def fastkv(layers: LayerPass, options: FastKV, layer: int, count: int) -> Genera
     for index in range(layers.decoder.config.num_layers):
         tail = Tail(layers.tokens, options.window)
         yield from layers.run(index, tail.observe)
-        scores = _window_scores(layers, tail)
+        scores = layers.attention_scores(tail.queries())
         kept.add(_window_choice(scores, count, options.window, options.pool))
         if index == layer:
             going_on = min(layers.tokens, max(count, round(options.propagate * layers.tokens)))
@@ -72,11 +89,6 @@ def fastkv(layers: LayerPass, options: FastKV, layer: int, count: int) -> Genera
             layers.narrow(places)
             kept.narrow(places)
     return kept.outcome(layer)
-
-
-def _window_scores(layers: LayerPass, tail: Tail) -> Tensor:
-    config = layers.decoder.config
-    return attention_scores(tail.queries(), layers.keys(), config.attention_scale, config.attention_softcap)
 
 
 def _window_choice(scores: Tensor, count: int, window: int, pool: int) -> Tensor:
@@ -109,6 +121,13 @@ class _Kept:
         self._keys.append(self._layers.keys().gather(1, rows).transpose(0, 1).contiguous())
         self._values.append(self._layers.values().gather(1, rows).transpose(0, 1).contiguous())
         self._pairs.index_add_(0, self._places[choice.flatten()], self._pairs.new_ones(choice.numel()))
+
+    def add_last(self) -> None:
+        """Of the layer that has just run the last tokens."""
+        places = torch.arange(
+            self._layers.tokens - self._count, self._layers.tokens, device=self._places.device
+        )
+        self.add(places.expand(self._layers.decoder.config.num_kv_heads, -1))
 
     def narrow(self, places: Tensor) -> None:
         self._places = self._places[places]

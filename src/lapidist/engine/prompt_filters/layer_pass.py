@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from lapidist.engine.prompt_filters import scores
 from lapidist.kernels.kv_cache import PagedKVCache
 from lapidist.kernels.paged_layout import PagedLayout
 from lapidist.models.decoder import Decoder
+from lapidist.workload.step import FilterStep, FilterWork
 
 Work = Iterator[int]
 """Yields, after each piece of work, how many tokens it took through a layer. Who drives it decides when it goes on."""
@@ -37,6 +39,7 @@ class LayerPass:
     hidden : ``[tokens, hidden_size]``, what the next layer gets.
     tokens : that are still under way.
     layers_run : how often a layer ran over all tokens.
+    work : what was computed so far, in the language of recorded steps. Who reads it may empty it.
     """
 
     def __init__(self, decoder: Decoder, token_ids: Sequence[int], chunk_tokens: int, page_size: int) -> None:
@@ -44,8 +47,11 @@ class LayerPass:
         count = len(token_ids)
         self.decoder = decoder
         self.layers_run = 0
+        self.work: list[FilterStep] = []
+        self._layer = 0  # whose keys are in the cache
         self._chunk_tokens = chunk_tokens
         self.hidden = decoder.embed(torch.tensor(token_ids, device=device))
+        self._note("embedding", 0, count)
         lengths = torch.full((count,), count, device=device)
         self._cos_sin = decoder.cos_sin(torch.arange(count, device=device), lengths)
         if device.type == "cpu":
@@ -66,8 +72,10 @@ class LayerPass:
 
     def run(self, layer: int, observe: Observer | None = None) -> Work:
         """Take all tokens through ``layer``."""
+        self._layer = layer
         for span in self._chunks():
             part = slice(span.start, span.stop)
+            self._note("layer", layer, len(span), span.stop)
             self.decoder.run_layer(
                 layer,
                 self.hidden[part],
@@ -82,8 +90,10 @@ class LayerPass:
 
     def project_keys(self, layer: int) -> Work:
         """Put ``layer``'s keys of all tokens into the cache, and compute nothing else of it."""
+        self._layer = layer
         for span in self._chunks():
             part = slice(span.start, span.stop)
+            self._note("keys", layer, len(span))
             keys = self.decoder.keys(layer, self.hidden[part], self._cos_sin_of(part))
             self.cache.write(0, self._slots(span), keys, keys)
             yield -(-len(span) // _KEYS_IN_LAYER)
@@ -91,6 +101,7 @@ class LayerPass:
     def last_queries(self, layer: int, count: int) -> Tensor:
         """``layer``'s queries of the last ``count`` tokens, ``[count, heads, head_dim]``."""
         last = slice(max(0, self.tokens - count), self.tokens)
+        self._note("queries", layer, last.stop - last.start)
         return self.decoder.queries(layer, self.hidden[last], self._cos_sin_of(last))
 
     def keys(self) -> Tensor:
@@ -101,11 +112,33 @@ class LayerPass:
         """As ``keys``."""
         return self._of_tokens(self.cache.numbers(0)[1])
 
+    def raw_scores(self, queries: Tensor) -> Tensor:
+        """``scores.raw_scores`` of the last tokens' queries and ``keys()``."""
+        self._note("raw_scores", self._layer, len(queries), self.tokens)
+        return scores.raw_scores(queries, self.keys())
+
+    def attention_scores(self, queries: Tensor) -> Tensor:
+        """``scores.attention_scores`` of the last tokens' queries and ``keys()``."""
+        self._note("attention_scores", self._layer, len(queries), self.tokens)
+        config = self.decoder.config
+        return scores.attention_scores(queries, self.keys(), config.attention_scale, config.attention_softcap)
+
+    def attention_weights(self, queries: Tensor, span: range) -> Iterator[tuple[int, Tensor]]:
+        """``scores.attention_weights`` of the queries of the tokens in ``span`` and the keys up to its end."""
+        self._note("attention_scores", self._layer, len(span), span.stop)
+        config, keys = self.decoder.config, self.keys()[:, : span.stop]
+        return scores.attention_weights(
+            queries, keys, span.start, config.attention_scale, config.attention_softcap
+        )
+
     def narrow(self, places: Tensor) -> None:
         """Go on with the tokens at ascending ``places`` (int64) alone; they stay at their positions in the prompt."""
         self.hidden = self.hidden[places]
         cos, sin = self._cos_sin
         self._cos_sin = cos[places], sin[places]
+
+    def _note(self, work: FilterWork, layer: int, tokens: int, kv_length: int | None = None) -> None:
+        self.work.append(FilterStep(work, layer, tokens, tokens if kv_length is None else kv_length))
 
     def _chunks(self) -> Iterator[range]:
         for start in range(0, self.tokens, self._chunk_tokens):

@@ -1,13 +1,15 @@
 """Before a filter runs: its layer, its number of tokens, and whether the prompt can be served with it at all."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lapidist.engine.errors import InvalidRequestError
-from lapidist.engine.prompt_filters.adaptive import layer_range
+from lapidist.engine.prompt_filters.adaptive import forced_ends, layer_range, most_tokens
 from lapidist.engine.prompt_filters.config import Adaptive, FastKV, GemFilter, Keep, PromptFilter
 from lapidist.engine.prompt_filters.forecast import gain, token_propagation_gain
+from lapidist.engine.prompt_filters.policy import adaptive_policy, gemfilter_policy
 from lapidist.engine.prompt_filters.selection import kept_tokens
 from lapidist.models.config import ModelConfig
+from lapidist.models.filter_config import AdaptivePolicy, GemFilterPolicy
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class FilterPlan:
     bypassed : why the prompt is run plainly, None if it is filtered.
     forecast_gain : times less arithmetic in the prompt phase; None where the filter finds out.
     can_be_plain : the whole prompt fits into the KV cache.
+    policy : of the methods that have one, all of it.
+    positions : that prompt and generated tokens take at the most.
     """
 
     options: PromptFilter
@@ -45,11 +49,23 @@ class FilterPlan:
     bypassed: str | None = None
     forecast_gain: float | None = None
     can_be_plain: bool = True
+    policy: GemFilterPolicy | AdaptivePolicy | None = None
+    positions: int = 0
 
     @property
     def filter_layer(self) -> int:
         assert self.layer is not None
         return self.layer
+
+    @property
+    def gemfilter_policy(self) -> GemFilterPolicy:
+        assert isinstance(self.policy, GemFilterPolicy)
+        return self.policy
+
+    @property
+    def adaptive_policy(self) -> AdaptivePolicy:
+        assert isinstance(self.policy, AdaptivePolicy)
+        return self.policy
 
     @property
     def keeps_positions(self) -> bool:
@@ -65,20 +81,22 @@ class FilterPlan:
 
 
 def plan_filter(
-    options: PromptFilter, tokens: int, config: ModelConfig, lengths: Lengths, to_generate: int = 1
+    options: PromptFilter, tokens: int, config: ModelConfig, lengths: Lengths, max_tokens: int | None = None
 ) -> FilterPlan:
     """
     Parameters
     ----------
     tokens : of the prompt.
-    to_generate : tokens that the adaptive filter leaves room for, if it can.
+    max_tokens : to generate; None is as many as there is room for. The adaptive filter leaves room for them if it can.
 
     Raises
     ------
     InvalidRequestError : the model has no such layer, its attention does not allow the method, or the prompt is too
         long even for the filter.
     """
-    plan = _plan(options, tokens, config, lengths, to_generate)
+    longest = lengths.context if max_tokens is None else min(lengths.context, tokens + max_tokens)
+    _check_attention(options, config, longest)
+    plan = replace(_plan(options, tokens, config, lengths, max_tokens or 1), positions=longest)
     if tokens > lengths.context:
         raise InvalidRequestError(
             f"the prompt has {tokens} tokens and the model's context is {lengths.context}: a filter reads the whole "
@@ -100,33 +118,39 @@ def plan_filter(
 def _plan(
     options: PromptFilter, tokens: int, config: ModelConfig, lengths: Lengths, to_generate: int
 ) -> FilterPlan:
-    _check_attention(options, config)
     layer = _layer(options, config)
     if tokens < options.threshold:
         reason = f"the prompt is shorter than the threshold of {options.threshold} tokens"
         return FilterPlan(options, tokens, tokens, layer, reason)
     if isinstance(options, Adaptive):
-        return _plan_adaptive(options, tokens, config, lengths, to_generate)
+        policy = adaptive_policy(options, config.prompt_filter)
+        plan = _plan_adaptive(options, policy, tokens, config, lengths, to_generate)
+        return replace(plan, policy=policy)
     kept = kept_tokens(_keep(options, config), tokens)
     if kept == tokens:
         return FilterPlan(options, tokens, kept, layer, "all tokens would be kept")
+    own = gemfilter_policy(options, config.prompt_filter) if isinstance(options, GemFilter) else None
     forecast = 1.0
     if isinstance(options, GemFilter) and layer is not None:
         forecast = gain(config, tokens, kept, layer)
     elif isinstance(options, FastKV) and layer is not None:
         going_on = min(tokens, max(kept, round(options.propagate * tokens)))
         forecast = token_propagation_gain(config, tokens, going_on, layer)
-    return FilterPlan(options, tokens, kept, layer, forecast_gain=forecast)
+    return FilterPlan(options, tokens, kept, layer, forecast_gain=forecast, policy=own)
 
 
 def _plan_adaptive(
-    options: Adaptive, tokens: int, config: ModelConfig, lengths: Lengths, to_generate: int
+    options: Adaptive,
+    policy: AdaptivePolicy,
+    tokens: int,
+    config: ModelConfig,
+    lengths: Lengths,
+    to_generate: int,
 ) -> FilterPlan:
-    keep = 0.5 if options.keep is None else options.keep
     fits_whole = tokens < lengths.cached
-    most = kept_tokens(keep, tokens)
+    most = most_tokens(options.keep, policy, tokens)
     able = layer_range(options, config)
-    least = min(most, max(options.least, options.keep_first + options.keep_last))
+    least = min(most, max(policy.least, sum(forced_ends(policy, most))))
     best = gain(config, tokens, least, able.start)
     if fits_whole and (most == tokens or best < options.gain):
         reason = (
@@ -161,13 +185,16 @@ def _layer(options: PromptFilter, config: ModelConfig) -> int | None:
     return layer
 
 
-def _check_attention(options: PromptFilter, config: ModelConfig) -> None:
-    """A sliding window counts places in the cache, which are positions only as long as none is missing."""
-    keeps_places = isinstance(options, Adaptive) or (
-        isinstance(options, GemFilter) and options.positions == "fresh"
+def _check_attention(options: PromptFilter, config: ModelConfig, longest: int) -> None:
+    """A sliding window counts places, which are positions only as long as no token between is missing. While the model
+    runs on tokens with gaps between them, the window must not hide any."""
+    runs_on_gaps = isinstance(options, FastKV) or (
+        isinstance(options, GemFilter) and options.positions == "original"
     )
-    if not keeps_places and any(window is not None for window in config.sliding_windows):
+    shortest = min((window for window in config.sliding_windows if window is not None), default=longest)
+    if runs_on_gaps and shortest < longest:
+        what = f"{options.method} with original positions" if isinstance(options, GemFilter) else "fastkv"
         raise InvalidRequestError(
-            f"prompt_filter: {options.method} cannot leave gaps between positions in a model with sliding-window "
-            "attention; use gemfilter or adaptive with fresh positions"
+            f"prompt_filter: {what} leaves gaps between tokens, which the model's sliding windows of {shortest} tokens "
+            f"do not allow where prompt and reply may take {longest}; use another method, or lower max_tokens"
         )

@@ -1,6 +1,7 @@
 """What a filter did to a prompt, for whoever asked."""
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class FilterReport:
     seconds : of computation in the filter; the second run over the kept tokens is not in it.
     scratch_bytes : memory that the filter took at its peak beside weights and KV cache, freed when it ended.
     forecast_gain : times less arithmetic than the full prompt takes.
+    policy : of the methods that have one, how it scored and chose, all options with their values.
     scores : with ``explain``, a number per prompt token: its score, or the share of (layer, head) pairs that kept it.
     spans : with ``explain``, what was kept, as text.
     """
@@ -41,5 +43,6 @@ class FilterReport:
     seconds: float = 0.0
     scratch_bytes: int = 0
     forecast_gain: float | None = None
+    policy: dict[str, Any] | None = None
     scores: list[float] | None = None
     spans: list[Span] | None = None

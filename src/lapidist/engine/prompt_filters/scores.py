@@ -35,7 +35,7 @@ def raw_scores(queries: Tensor, keys: Tensor) -> Tensor:
     for head in range(kv_heads):  # one at a time: the keys in float32 would be twice the layer's
         own = keys[head].to(dtype)
         before, last = own[: tokens - count], own[tokens - count :]
-        scores[: tokens - count] += before @ grouped[:, head].sum(0)
+        scores[: tokens - count] += (before @ grouped[:, head].sum(0)[:, None])[:, 0]
         scores[tokens - count :] += (grouped[:, head] @ last.T).masked_fill(~visible, 0).sum(0)
     return scores
 

@@ -29,6 +29,7 @@ class PromptFilterReport(BaseModel):
     seconds: float
     scratch_bytes: int
     forecast_gain: float | None
+    policy: dict[str, Any] | None
     kept: list[int] | None = None
     scores: list[float] | None = None
     spans: list[KeptSpan] | None = None
