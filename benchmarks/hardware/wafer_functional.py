@@ -19,9 +19,11 @@ from lapidist.hardware.wafer.decoder_layouts import matrices, parameters, prefil
 from lapidist.hardware.wafer.decoder_weights import LayerWeights
 from lapidist.hardware.wafer.device import load_device
 from lapidist.hardware.wafer.functional import run_gemm
+from lapidist.hardware.wafer.layer_numbers import LayerNumbers
 from lapidist.hardware.wafer.mesh import Mesh
 from lapidist.hardware.wafer.prefill_layer import PrefillPlan, prefill_layer
 from lapidist.hardware.wafer.prefill_operations import prefill_operations
+from lapidist.hardware.wafer.rope import Rope
 from lapidist.hardware.wafer.simulator import Simulator
 
 REPEATS = 5
@@ -70,7 +72,8 @@ def measure_layer(kv_heads: int, tokens: int) -> dict[str, Any]:
     shape = Shape(kv_heads)
     plan = PrefillPlan(shape, LAYER_CORES, LAYER_CORES, tokens)
     program = prefill_layer(plan, element_bytes=4)
-    operations = prefill_operations(plan, 10000.0 ** (-np.arange(32) / 32), 1e-5)
+    numbers = LayerNumbers(Rope.plain(10000.0 ** (-np.arange(32) / 32)), 1e-5, shape.head_dim**-0.5)
+    operations = prefill_operations(plan, numbers)
     rng = np.random.default_rng(0)
     weights = matrices(random_layer(shape, rng))
     decode = DecodePlan(shape, LAYER_CORES, LAYER_CORES, tokens)

@@ -139,6 +139,21 @@ def test_tables_of_the_paper(lapidist: Lapidist, tmp_path: Path) -> None:
         (("gemm", "64", "--device", "dojo"), "no calibrated cost constants for 'dojo'"),
         (("gemm", "64", "--device", "wse-9"), "no wafer device named 'wse-9'"),
         (("gemm", "64", "--constants", "none.yaml"), "none.yaml: cannot be read"),
+        (("gemm", "0"), "the size of a product is one side or MxKxN"),
+        (("gemm", "64x-2x64"), "the size of a product is one side or MxKxN"),
+        (("gemm", "64", "--grid", "0"), "at least one row and one column"),
+        (("gemm", "64", "--grid", "-3"), "a grid is a side or rows x columns"),
+        (("gemm", "64", "--clock-ghz", "nan"), "--clock-ghz"),
+        (("gemv", "64", "--batch", "0"), "--batch"),
+        (("gemm", "64", "--grids", "32,,64", "--plot-cycles", "c.png"), "a grid is a side or rows x columns"),
+        (("llm", "LLaMA3-8B", "--prompt", "0"), "--prompt"),
+        (
+            ("llm", "LLaMA3-8B", "--prompt", "99999999999"),
+            "no grid of this wafer can hold one layer in prefill",
+        ),
+        (("llm", "LLaMA3-8B", "--decode-grid", "0x9", "--prefill-grid", "720"), "at least one row"),
+        (("reproduce", "--table", "9"), "--table"),
+        (("run", "nowhere"), "nowhere"),
         (("gemm", "64", "--plot-hops", "hops.txt"), "hops.txt"),
         (("gemm", "64", "--plot-hops", "nowhere/hops.png"), "the folder nowhere does not exist"),
         (("gemv", "64", "--groups", "800"), "number of groups"),
@@ -158,6 +173,91 @@ def test_mistakes_are_one_sentence(
     assert said in result.stderr
     assert "Traceback" not in result.stderr
     assert not list(tmp_path.iterdir())
+
+
+FILES = {
+    "empty.yaml": "",
+    "list.yaml": "- 1\n- 2\n",
+    "cut.yaml": "hop: {cycles: [",
+    "deep.yaml": "[" * 20000,
+    "self.yaml": "extends: self.yaml\nname: x\n",
+    "negative.yaml": "extends: wse-2\nname: x\nrows: {value: -4, source: y}\n",
+    "huge.yaml": "extends: wse-2\nname: x\nrows: {value: 1000000000000, source: y}\n",
+    "text.yaml": "extends: wse-2\nname: x\nclock_hz: {value: fast, source: y}\n",
+    "key.yaml": "extends: wse-2\nname: x\n7: {value: 1, source: y}\n",
+    "own.yaml": "extends: wse-2\nname: own\n",
+    "nan.csv": "P,Mt,Kt,Nt,cycles\n16,1,1,1,nan\n",
+    "negative.csv": "P,Mt,Kt,Nt,cycles\n16,-1,1,1,100\n",
+    "huge.csv": "P,Mt,Kt,Nt,cycles\n1000000000000,1,1,1,100\n",
+    "short.csv": "P,Mt,Kt,Nt,cycles\n16,1,1\n",
+    "other.csv": "a,b\n1,2\n",
+    "header.csv": "P,Mt,Kt,Nt,cycles\n",
+    "field.csv": 'P,Mt,Kt,Nt,cycles\n"' + "9" * 200000 + '",1,1,1,1\n',
+    "groups.csv": "P,Mt,Nt,G,cycles\n16,1,1,99,100\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("gemm", "64", "--device", "empty.yaml"), "empty.yaml: expected keys and values"),
+        (("gemm", "64", "--device", "list.yaml"), "list.yaml: expected keys and values"),
+        (("gemm", "64", "--device", "cut.yaml"), "cut.yaml: not a YAML file"),
+        (("gemm", "64", "--device", "deep.yaml"), "deep.yaml: not a YAML file"),
+        (("gemm", "64", "--device", "self.yaml"), "self.yaml: extends itself"),
+        (("gemm", "64", "--device", "negative.yaml"), "negative.yaml: rows"),
+        (("gemm", "64", "--device", "huge.yaml"), "huge.yaml: rows"),
+        (("gemm", "64", "--device", "text.yaml"), "text.yaml: clock_hz"),
+        (("gemm", "64", "--device", "key.yaml"), "key.yaml: sources.7"),
+        (("gemm", "64", "--device", "own.yaml"), "no calibrated cost constants for 'own'"),
+        (("gemm", "64", "--constants", "deep.yaml"), "deep.yaml: not YAML"),
+        (("gemm", "64", "--constants", "empty.yaml"), "empty.yaml: expected one line"),
+        (("calibrate", "nan.csv"), "nan.csv, line 2: cycles must be a number above 0, got 'nan'"),
+        (("calibrate", "negative.csv"), "negative.csv, line 2: Mt must be a whole number"),
+        (("calibrate", "huge.csv"), "huge.csv, line 2: P must be a whole number from 1 to 99999"),
+        (("calibrate", "short.csv"), "short.csv, line 2: Nt must be a whole number"),
+        (("calibrate", "other.csv"), "other.csv: expected the columns P, Mt, Kt, Nt, cycles"),
+        (("calibrate", "header.csv"), "header.csv: no rows below the header"),
+        (("calibrate", "field.csv"), "field.csv, line"),
+        (("calibrate", "groups.csv"), "groups.csv, line 2: a number of groups"),
+        (("calibrate", "."), "cannot be read"),
+        (("calibrate", "nan.csv", "--save", "nowhere/own.yaml"), "the folder nowhere does not exist"),
+    ],
+)
+def test_broken_files_are_one_sentence(
+    lapidist: Lapidist, arguments: tuple[str, ...], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
+    result = lapidist("wafer", *arguments)
+    assert result.returncode == 2
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert {path.name for path in tmp_path.iterdir()} == set(FILES)
+
+
+def test_a_device_of_ones_own_with_the_constants_of_another(
+    lapidist: Lapidist, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.yaml").write_text(FILES["own.yaml"])
+    options = ("wafer", "gemm", "512", "--grid", "64", "--json")
+    own = lapidist(*options, "--device", "own.yaml", "--constants", "wse-2")
+    assert own.returncode == 0, own.stderr
+    cycles = [[row["cycles"] for row in json.loads(text)] for text in (own.stdout, lapidist(*options).stdout)]
+    assert cycles[0] == cycles[1]
+
+
+def test_what_cannot_be_written_is_one_sentence(lapidist: Lapidist, tmp_path: Path) -> None:
+    runs = tmp_path / "runs.csv"
+    runs.write_text(GEMV_RUNS)
+    for option, name in (("--save", "own.yaml"), ("--plot", "own.png")):
+        result = lapidist("wafer", "calibrate", runs, option, f"/proc/{name}")
+        assert result.returncode == 2
+        assert "Traceback" not in result.stderr
+        assert name in result.stderr
 
 
 def test_a_calibration_without_small_meshes(lapidist: Lapidist, tmp_path: Path) -> None:

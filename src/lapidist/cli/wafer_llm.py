@@ -17,10 +17,11 @@ from lapidist.cli.wafer_options import (
 )
 
 if TYPE_CHECKING:
+    from lapidist.hardware.wafer.decoder_variant import ModelShape
     from lapidist.hardware.wafer.device import Device
     from lapidist.hardware.wafer.grid_search import GridSearch
     from lapidist.hardware.wafer.llm_cost import LLMCost, PhaseCost, RequestCost
-    from lapidist.hardware.wafer.llm_memory import CacheCapacity, ModelShape, Phase
+    from lapidist.hardware.wafer.llm_memory import CacheCapacity, Phase
     from lapidist.hardware.wafer.regions import Grid
 
 _STEP = 30
@@ -173,6 +174,7 @@ def _to_json(cost: "RequestCost", device: "Device", searches: "dict[str, GridSea
         "output": cost.output,
         "cycles": cost.cycles,
         "seconds": cost.seconds,
+        "interval_seconds": cost.interval_seconds,
         "time_to_first_token_seconds": cost.time_to_first_token_seconds,
         "output_tokens_per_second": cost.output_tokens_per_second,
         "joules": cost.joules,

@@ -16,7 +16,8 @@ DeviceName = Annotated[
 Constants = Annotated[
     Path | None,
     typer.Option(
-        help="YAML file of cost constants, such as wafer calibrate --save writes. (default: those of the device)",
+        help="YAML file of cost constants, such as wafer calibrate --save writes, or wse-2 or wse-3 for theirs. "
+        "(default: those of the device)",
         dir_okay=False,
     ),
 ]
@@ -39,13 +40,21 @@ def load_wafer(device: str, constants: Path | None, clock_ghz: float | None) -> 
     ValueError : the device or the file of constants is unknown or wrong, or the device has no constants.
     """
     from lapidist.hardware.wafer.cost import CostModel
-    from lapidist.hardware.wafer.cost_constants import calibrated_constants, read_constants
+    from lapidist.hardware.wafer.cost_constants import (
+        CALIBRATED_DEVICES,
+        calibrated_constants,
+        read_constants,
+    )
     from lapidist.hardware.wafer.device import load_device
 
     found = load_device(device)
     if clock_ghz is not None:
         found = found.with_values("--clock-ghz", clock_hz=clock_ghz * 1e9)
-    cycles = read_constants(constants) if constants is not None else calibrated_constants(found.name)
+    named = found.name if constants is None else str(constants)
+    if constants is None or named in CALIBRATED_DEVICES:
+        cycles = calibrated_constants(named)
+    else:
+        cycles = read_constants(constants)
     return found, CostModel(cycles, found.link_bytes_per_cycle)
 
 

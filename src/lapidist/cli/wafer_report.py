@@ -72,9 +72,13 @@ def print_request(cost: RequestCost, device: Device, title: str) -> None:
     energy = (
         "" if cost.joules is None else f", {cost.joules:.4g} J, {cost.joules / cost.output:.3g} J a token"
     )
+    interval = ""
+    if cost.interval_seconds is not None:
+        low, high = (f"{1e3 * edge:.4g}" for edge in cost.interval_seconds)
+        interval = f" ({low} to {high} in nine of ten cases)"
     console.print(
         f"between the phases: {what}, {moved.moved_bytes / 1e9:.3g} GB, {1e3 * moved.cycles / device.clock_hz:.3g} ms\n"
-        f"{cost.prompt} tokens in, {cost.output} out: {1e3 * cost.seconds:.4g} ms, first token after "
+        f"{cost.prompt} tokens in, {cost.output} out: {1e3 * cost.seconds:.4g} ms{interval}, first token after "
         f"{1e3 * cost.time_to_first_token_seconds:.4g} ms, "
         f"{cost.output_tokens_per_second:,.1f} output tokens/s{energy}",
         highlight=False,

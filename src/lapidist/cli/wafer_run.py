@@ -10,21 +10,20 @@ from lapidist.cli.wafer_options import AsJson
 
 if TYPE_CHECKING:
     from lapidist.hardware.wafer.decoder import MeshDecoder
-    from lapidist.hardware.wafer.decoder_weights import DecoderWeights
     from lapidist.hardware.wafer.description import Summary
-    from lapidist.hardware.wafer.placement import Array
     from lapidist.hardware.wafer.simulator import Traffic
-    from lapidist.models.config import ModelConfig
-
-
-_ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM")
 
 
 def run(
     model: Annotated[
         str, typer.Argument(help="Checkpoint directory ('tiny' is the bundled one).", metavar="MODEL")
     ] = "tiny",
-    prompt: Annotated[str, typer.Option(help="Text that the model continues.")] = "The ship left the harbour",
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Text that the model continues; several run as one batch. (default: The ship left the harbour)"
+        ),
+    ] = None,
     tokens: Annotated[int, typer.Option(help="Tokens to generate at most.", min=1)] = 32,
     prefill_grid: Annotated[
         str, typer.Option(help="Cores for prefill: a side, or ROWSxCOLS.", metavar="GRID")
@@ -49,16 +48,19 @@ def run(
     ] = "wse-2",
     as_json: AsJson = False,
 ) -> None:
-    """Run a small Llama, Mistral or Qwen2 in fp32 on simulated cores, messages and memory counted.
+    """Run a small model of any family in fp32 on simulated cores, messages and memory counted.
 
     Nothing is estimated here: every core computes with its own tiles and what it was sent. A configuration that does
     not fit into the memory or the routes of a core is refused.
 
     Example: lapidist wafer run tiny --prompt "Once upon a time" --check
+
+    Example: lapidist wafer run tiny --prompt "Once upon a time" --prompt "The king said" --tokens 12
     """
     import json
 
     from lapidist.bundled import resolve_model
+    from lapidist.cli.wafer_checkpoint import float_weights
     from lapidist.hardware.wafer.decode_layer import CACHE_POLICIES
     from lapidist.hardware.wafer.decoder import MeshDecoder
     from lapidist.hardware.wafer.device import load_device
@@ -75,66 +77,51 @@ def run(
     tokenizer = Tokenizer.from_directory(directory)
     found = load_device(device)
     early, late = Grid.parse(prefill_grid), Grid.parse(decode_grid)
-    prompt_ids = tokenizer.encode(prompt)
-    room = context or len(prompt_ids) + tokens
-    weights = _weights(directory, config)
+    prompts = prompt or ["The ship left the harbour"]
+    prompt_ids = [tokenizer.encode(each) for each in prompts]
     decoder = MeshDecoder(
-        config, weights, Mesh(found, early.rows, early.cols), Mesh(found, late.rows, late.cols), room, chosen
+        config,
+        float_weights(directory, config),
+        Mesh(found, early.rows, early.cols),
+        Mesh(found, late.rows, late.cols),
+        context or max(map(len, prompt_ids)) + tokens,
+        chosen,
+        batch=len(prompts),
     )
     with progress_bar() as progress:
         generated = decoder.generate(prompt_ids, tokens, config.eos_token_ids, progress)
     same = _same_on_the_cpu(directory, prompt_ids, generated) if check else None
-    text = tokenizer.decode(generated)
+    texts = [tokenizer.decode(each) for each in generated]
     if as_json:
-        typer.echo(json.dumps(_to_json(decoder, prompt_ids, generated, text, same), indent=2))
+        sequences = [
+            {
+                "prompt": text_in,
+                "prompt_tokens": len(ids),
+                "token_ids": ids_out,
+                "text": text,
+                "tokens_of_each_row": rows.tolist(),
+            }
+            for text_in, ids, ids_out, text, rows in zip(
+                prompts, prompt_ids, generated, texts, decoder.occupancy, strict=True
+            )
+        ]
+        typer.echo(json.dumps(_to_json(decoder, sequences, same), indent=2))
     else:
-        _print(decoder, prompt, text, same)
+        _print(decoder, prompts, texts, same)
     if same is False:
         raise ValueError("the mesh and the CPU generated different tokens")
 
 
-def _weights(directory: Path, config: "ModelConfig") -> "DecoderWeights":
-    """Parameters in fp32; raises ValueError for a model that the mesh does not run."""
-    from lapidist.hardware.wafer.decoder_weights import checkpoint_weights, require_plain_decoder
-    from lapidist.models.weights import WeightFiles
-
-    if config.architecture not in _ARCHITECTURES:
-        raise ValueError(
-            f"the wafer runs checkpoints of {', '.join(_ARCHITECTURES)}, {directory} is of {config.architecture}"
-        )
-    require_plain_decoder(config)
-    if config.quantization is not None:
-        raise ValueError(
-            f"{directory} holds quantized weights, which the wafer does not run; give the float model"
-        )
-    files = WeightFiles(directory)
-
-    def tensor(name: str, shape: tuple[int, ...]) -> "Array":
-        return files.mapped((name, shape)).float().numpy()
-
-    return checkpoint_weights(
-        config, tensor, _rope_frequencies(config), config.norm_eps, config.tie_embeddings
-    )
-
-
-def _rope_frequencies(config: "ModelConfig") -> "Array":
-    import numpy as np
-
-    rope = config.rope
-    if rope.kind not in ("default", "linear") or rope.rotary_dim != config.head_dim:
-        raise ValueError(
-            f"the wafer runs RoPE of the kinds default and linear over whole heads, this model has {rope.kind} "
-            f"over {rope.rotary_dim} of {config.head_dim} channels"
-        )
-    return rope.theta ** (-np.arange(0, rope.rotary_dim, 2) / rope.rotary_dim) / rope.factor
-
-
-def _same_on_the_cpu(directory: Path, prompt: list[int], generated: list[int]) -> bool:
+def _same_on_the_cpu(directory: Path, prompts: list[list[int]], generated: list[list[int]]) -> bool:
     from lapidist import LLM, SamplingParams
 
-    params = SamplingParams(temperature=0, max_tokens=len(generated), ignore_eos=True)
-    [output] = LLM(directory, dtype="float32").generate({"prompt_token_ids": prompt}, params)
-    return list(output.outputs[0].token_ids) == generated
+    llm = LLM(directory, dtype="float32")
+    for prompt, tokens in zip(prompts, generated, strict=True):
+        params = SamplingParams(temperature=0, max_tokens=len(tokens), ignore_eos=True)
+        [output] = llm.generate({"prompt_token_ids": prompt}, params)
+        if list(output.outputs[0].token_ids) != tokens:
+            return False
+    return True
 
 
 def _phases(decoder: "MeshDecoder") -> "list[tuple[str, str, Summary, Traffic]]":
@@ -146,15 +133,11 @@ def _phases(decoder: "MeshDecoder") -> "list[tuple[str, str, Summary, Traffic]]"
     ]
 
 
-def _to_json(
-    decoder: "MeshDecoder", prompt: list[int], generated: list[int], text: str, same: bool | None
-) -> dict[str, Any]:
+def _to_json(decoder: "MeshDecoder", sequences: list[dict[str, Any]], same: bool | None) -> dict[str, Any]:
     from dataclasses import asdict
 
     return {
-        "prompt_tokens": len(prompt),
-        "token_ids": generated,
-        "text": text,
+        "sequences": sequences,
         "same_as_cpu": same,
         "phases": {
             name: {
@@ -166,7 +149,6 @@ def _to_json(
             for name, grid, summary, traffic in _phases(decoder)
         },
         "relayout_bytes": _relayout_bytes(decoder),
-        "tokens_of_each_row": decoder.occupancy.tolist(),
     }
 
 
@@ -174,14 +156,15 @@ def _relayout_bytes(decoder: "MeshDecoder") -> int:
     return sum(int(traffic.sent.sum()) for traffic in decoder.relayout_traffic)
 
 
-def _print(decoder: "MeshDecoder", prompt: str, text: str, same: bool | None) -> None:
+def _print(decoder: "MeshDecoder", prompts: list[str], texts: list[str], same: bool | None) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     console = Console()
-    console.print(f"[dim]{escape(prompt)}[/dim]{escape(text)}", highlight=False, soft_wrap=True)
+    for prompt, text in zip(prompts, texts, strict=True):
+        console.print(f"[dim]{escape(prompt)}[/dim]{escape(text)}", highlight=False, soft_wrap=True)
     table = Table("one layer", box=SIMPLE_HEAD)
     for column in ("cores", "routes", "hops", "stages", "ring shifts", "KB of a core", "MB sent in all"):
         table.add_column(column, justify="right")
@@ -200,7 +183,7 @@ def _print(decoder: "MeshDecoder", prompt: str, text: str, same: bool | None) ->
     rows = decoder.occupancy
     console.print(
         f"From prefill to decode {_relayout_bytes(decoder) / 1e6:,.1f} MB moved. "
-        f"Rows hold {rows.min()} to {rows.max()} of {decoder.tokens} tokens.",
+        f"Rows hold {rows.min()} to {rows.max()} of {' and '.join(map(str, decoder.tokens))} tokens.",
         highlight=False,
     )
     if same is not None:

@@ -41,6 +41,35 @@ def test_written_constants_read_back(tmp_path: Path) -> None:
     assert found.sources["launch"] == calibrated_constants("wse-3").sources["launch"]
 
 
+def test_an_error_is_stated_until_values_change(tmp_path: Path) -> None:
+    shipped = calibrated_constants("wse-2")
+    assert 0.1 < shipped.relative_error < 0.16
+    assert shipped.sources["relative_error"]
+    shipped.write(tmp_path / "same.yaml", "a copy")
+    assert read_constants(tmp_path / "same.yaml").relative_error == pytest.approx(shipped.relative_error)
+    changed = shipped.with_values({"hop": 2.0}, "measured here")
+    assert changed.relative_error is None
+    assert "relative_error" not in changed.sources
+    changed.write(tmp_path / "own.yaml", "ours")
+    assert "relative_error" not in (tmp_path / "own.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("relative_error: 0.1", "relative_error needs 'share' and 'source'"),
+        ("relative_error: {share: -1, source: x}", "relative_error must be a share from 0, got -1"),
+        ("relative_error: {share: .nan, source: x}", "relative_error must be a share from 0, got nan"),
+    ],
+)
+def test_wrong_errors_are_named(tmp_path: Path, row: str, said: str) -> None:
+    path = tmp_path / "own.yaml"
+    calibrated_constants("wse-2").with_values({}, "x").write(path, "ours")
+    path.write_text(f"{path.read_text()}\n{row}\n")
+    with pytest.raises(ValueError, match=said):
+        read_constants(path)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

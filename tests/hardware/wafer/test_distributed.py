@@ -141,6 +141,9 @@ def be_a_gpu(rank: int, folder: Path) -> None:
     for problem, expected in problems(2, 2).values():
         core = MeshRank(2, 2, problem.tiles, device=f"cuda:{rank}")
         core.run(problem.description)
+        simulated = simulate(Mesh(WSE2, 2, 2), problem).traffic
+        assert core.sent_bytes == simulated.sent[divmod(rank, 2)]
+        assert core.received_bytes == simulated.received[divmod(rank, 2)]
         tiles = core.gather(problem.output)
         assert tiles is None or np.array_equal(problem.collect(tiles), expected)
     dist.destroy_process_group()

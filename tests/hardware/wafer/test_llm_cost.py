@@ -10,6 +10,8 @@ from lapidist.hardware.wafer.device import load_device
 from lapidist.hardware.wafer.llm_cost import LLMCost, component_shares
 from lapidist.hardware.wafer.published import SYSTEM, published_models, published_tables
 from lapidist.hardware.wafer.regions import Grid
+from lapidist.hardware.wafer.reproduction import largest_request_error, table_2_requests
+from lapidist.models.config import ModelConfig
 
 WSE2 = load_device("wse-2")
 MODEL = CostModel(calibrated_constants("wse-2"), 4)
@@ -33,6 +35,40 @@ def table_2_errors(name: str) -> list[float]:
 def test_table_2_without_refitting() -> None:
     assert max(map(abs, table_2_errors("LLaMA3-8B"))) <= 0.10
     assert max(map(abs, table_2_errors("LLaMA2-13B"))) <= 0.16
+
+
+def test_intervals_hold_the_requests_of_table_2() -> None:
+    """Their width is that of the worst of these eight; files of a user's own state none."""
+    table = published_tables()["table_2"]
+    assert largest_request_error(WSE2, MODEL) == pytest.approx(MODEL.constants.relative_error, rel=0.01)
+    for name, costs in table_2_requests(WSE2, MODEL).items():
+        for cost, rate in zip(costs, table["rates"][name][SYSTEM], strict=True):
+            low, high = cost.interval_seconds
+            assert 0.999 * low <= cost.output / rate <= 1.001 * high
+    unknown = replace(MODEL, constants=MODEL.constants.with_values({"hop": 1.5}, "test"))
+    own = replace(COMPLETE, model=unknown).request(100, 10, Grid(360, 360), Grid(360, 360))
+    assert own.interval_seconds is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["llama-2-7b", "llama-3.1-8b", "mistral-7b", "qwen2.5-7b", "qwen3-8b", "phi-3-mini-4k", "gemma-2-9b"],
+)
+def test_every_family_is_costed(name: str) -> None:
+    config = ModelConfig.of_shape(name)
+    llm = LLMCost(config, WSE2, MODEL)
+    cost = llm.request(1024, 64, Grid(720, 720), Grid(360, 360))
+    assert 0 < cost.decode.layer.cycles < cost.prefill.layer.cycles
+    plain = replace(
+        config, qkv_bias=False, qk_norm=False, sandwich_norms=False, attention_softcap=None,
+        final_softcap=None, hidden_act="silu",
+    )  # fmt: skip
+    less = replace(llm, shape=plain).request(1024, 64, Grid(720, 720), Grid(360, 360))
+    if plain == config:
+        assert cost.cycles == less.cycles
+    else:
+        assert less.prefill.cycles < cost.prefill.cycles
+        assert less.decode.cycles < cost.decode.cycles
 
 
 def test_decode_rate_that_table_2_implies() -> None:

@@ -34,7 +34,7 @@ def test_both_tables_are_told_by_their_columns(tmp_path: Path) -> None:
         ("P,Mt,cycles\n16,1,2\n", "expected the columns P, Mt, Kt, Nt, cycles"),
         ("", "no header"),
         ("P,Mt,Nt,G,cycles\n", "no rows"),
-        ("P,Mt,Nt,G,cycles\n16,1,1,0,200\n", "line 2: G must be a whole number from 1, got '0'"),
+        ("P,Mt,Nt,G,cycles\n16,1,1,0,200\n", "line 2: G must be a whole number from 1 to 99999, got '0'"),
         ("P,Mt,Nt,G,cycles\n16,1,1.5,2,200\n", "line 2: Nt must be"),
         ("P,Mt,Nt,G,cycles\n16,1,1,2\n", "line 2: cycles must be a number above 0"),
         ("P,Mt,Nt,G,cycles\n16,1,1,2,-3\n", "cycles must be"),

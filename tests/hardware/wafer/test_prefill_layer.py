@@ -1,6 +1,7 @@
 import pytest
 
 from lapidist.hardware.wafer.communications import AllGather, Broadcast, Reduce, Shift
+from lapidist.hardware.wafer.decoder_variant import DecoderVariant
 from lapidist.hardware.wafer.device import load_device
 from lapidist.hardware.wafer.mesh import Mesh
 from lapidist.hardware.wafer.prefill_layer import PrefillPlan, prefill_layer
@@ -73,3 +74,18 @@ def test_slots_of_meshes_that_are_not_square(rows: int, cols: int) -> None:
 def test_empty_work_is_refused() -> None:
     with pytest.raises(ValueError, match="got 0 tokens on 4 x 4"):
         PrefillPlan(LLAMA3_8B, 4, 4, 0)
+
+
+def test_what_families_add() -> None:
+    """Qwen3's norms of heads are one all-reduce more, Gemma-2's norms behind its blocks two; shifts stay."""
+    plain = prefill_layer(PrefillPlan(LLAMA3_8B, 480, 480, 4096))
+    for variant, more in (
+        (DecoderVariant(qk_norm=True), 1),
+        (DecoderVariant(sandwich_norms=True), 2),
+        (DecoderVariant(qkv_bias=True, o_bias=True, mlp_bias=True, attention_softcap=True), 0),
+    ):
+        found = prefill_layer(PrefillPlan(LLAMA3_8B, 480, 480, 4096, variant))
+        assert sum(isinstance(step, Broadcast) for step, _ in found.communications()) == 4 + more
+        assert found.summary().shifts == plain.summary().shifts
+        assert found.summary().paths_per_core == plain.summary().paths_per_core
+        assert found.summary().reconfigurations == 2

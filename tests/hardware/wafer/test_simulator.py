@@ -14,7 +14,7 @@ from lapidist.hardware.wafer.mesh import Mesh
 from lapidist.hardware.wafer.placement import skew_columns, skew_rows, to_tiles
 from lapidist.hardware.wafer.ring import ring_order, ring_position
 from lapidist.hardware.wafer.simulator import Simulator
-from lapidist.hardware.wafer.steps import Pointwise, Repeat
+from lapidist.hardware.wafer.steps import Pointwise, Reconfigure, Repeat
 
 WSE2 = load_device("wse-2")
 
@@ -125,3 +125,20 @@ def test_pointwise_steps_run_what_they_are_told() -> None:
 def test_another_mesh_is_refused() -> None:
     with pytest.raises(ValueError, match="described for 3 x 3"):
         Simulator(2, 2, {}).run(mesh_gemm(GEMMShape(3, 3, 3), 3, 3))
+
+
+def test_unknown_steps_are_refused() -> None:
+    with pytest.raises(ValueError, match="knows no step of the kind Reconfigure"):
+        Simulator(2, 2, {}).run_step(Reconfigure())  # type: ignore[arg-type]
+
+
+def test_sequences_without_a_new_token_do_not_move() -> None:
+    tokens = np.arange(3 * 2 * 4, dtype=float).reshape(3, 1, 2, 4, 1)
+    held = np.tile(np.array([1, 1, 1])[:, None, None], (1, 1, 2))
+    before = tokens.copy()
+    simulator = Simulator(3, 1, {"k": tokens, "held": held, "new": np.array([[[0, 1]]] * 3)})
+    simulator.run_step(Wave(("k",), "held", 1, Line("y", 3), "new"))
+    assert simulator.tiles["held"][:, 0].tolist() == [[1, 2], [1, 1], [1, 0]]
+    assert np.array_equal(simulator.tiles["k"][:, :, 0], before[:, :, 0])
+    assert simulator.tiles["k"][0, 0, 1, :2, 0].tolist() == [before[0, 0, 1, 0, 0], before[1, 0, 1, 0, 0]]
+    assert simulator.traffic.sent[:, 0].tolist() == [0, 8, 8]

@@ -29,6 +29,9 @@ def test_a_wafer_is_hardware() -> None:
     assert found.joules == pytest.approx(found.seconds * 15000)
     assert found.bound == "communication"
     assert found.low_confidence == ()
+    low, high = found.interval_seconds
+    assert low == pytest.approx(found.seconds / 1.139, rel=1e-3)
+    assert high == pytest.approx(found.seconds * 1.139, rel=1e-3)
     assert {"qkv_proj", "attention", "lm_head", "embedding"} <= set(found.breakdown)
 
 
@@ -70,6 +73,7 @@ def test_doubts_are_spoken() -> None:
     large = ModelConfig.of_shape("llama-3-70b")
     found = WAFER.step(lower(large, FP16, decode(4096)))
     assert "exceed the" in found.low_confidence[0]
+    assert found.interval_seconds is None
     single = WAFER.step(lower(LLAMA3, Recipe.named("fp32"), decode(4096)))
     assert "fp32 is costed as fp16" in single.low_confidence[-1]
 

@@ -131,8 +131,8 @@ class Reduce(_OnALine):
     @property
     def routes(self) -> tuple[Routes, ...]:
         """Up and down the line, in two colours each by parity: a core receives in one and sends in the other."""
-        name = f"{self.axis} reduction {self.level}{_grouped(self.line)}"
-        return (Routes(name, 4, self.phase.flows.touching),)
+        up, down = (flows.touching for flows in self.phase.flows.by_direction)
+        return _chains(self.line, self.level, up, down)
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -183,10 +183,8 @@ class ReduceToRing(_OnALine):
 
     @property
     def routes(self) -> tuple[Routes, ...]:
-        at = np.full(self.line.cores, 4)
-        at[[0, -1]] = 2
-        name = f"{self.axis} reduction 0{_grouped(self.line)}"
-        return (Routes(name, 4, at if self.line.cores > 1 else 0 * at),)
+        neighbours = _neighbours(self.line)
+        return _chains(self.line, 0, neighbours, neighbours)
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -349,13 +347,15 @@ class Wave(_OnALine):
 
     ``occupancy`` says how many entries each core holds. Below the last row that holds more than the bottom row, every
     row but the topmost gives its oldest entry to the row above, all at once, so the bottom row has room for the next
-    token and the order from the top row down stays the order in time (WaferLLM section 4.5).
+    token and the order from the top row down stays the order in time (WaferLLM section 4.5). Each sequence of a batch
+    has a cache of its own; those without a new token, as ``arriving`` says if it is named, do not move.
     """
 
     tiles: tuple[str, ...]
     occupancy: str
     elements: int
     line: Line
+    arriving: str = ""
 
     @property
     def hops(self) -> int:
@@ -368,19 +368,16 @@ class Wave(_OnALine):
     @property
     def router_elements(self) -> Indices:
         """When all rows take part, which is the most that can move."""
-        rows = np.arange(self.line.cores)
-        return ((rows > 0).astype(np.int64) + (rows < self.line.cores - 1)) * self.elements
+        return _neighbours(self.line) * self.elements
 
     @property
     def routes(self) -> tuple[Routes, ...]:
-        """Up only, in two colours by parity."""
-        rows = np.arange(self.line.cores)
-        at = (rows > 0).astype(np.int64) + (rows < self.line.cores - 1)
-        return (_routes(f"{self.axis} wave{_grouped(self.line)}", at),)
+        """Up from row to row: the colours in which the first phase of a reduction goes up."""
+        return _chains(self.line, 0, _neighbours(self.line), None)
 
     @property
     def reads(self) -> tuple[str, ...]:
-        return (*self.tiles, self.occupancy)
+        return (*self.tiles, self.occupancy, *([self.arriving] if self.arriving else []))
 
     @property
     def writes(self) -> tuple[str, ...]:
@@ -393,6 +390,18 @@ COMMUNICATIONS = (Shift, Reduce, ReduceToRing, Broadcast, AllGather, RingExchang
 
 def _grouped(line: Line) -> str:
     return f" in {line.groups} groups" if line.groups > 1 else ""
+
+
+def _neighbours(line: Line) -> Indices:
+    """Links of each core to its neighbours on the line; ``[line.cores]``."""
+    core = np.arange(line.cores)
+    return (core > 0).astype(np.int64) + (core < line.cores - 1)
+
+
+def _chains(line: Line, level: int, up: Indices, down: Indices | None) -> tuple[Routes, ...]:
+    """Colours of chains towards the first core of a line and away from it, by the parity of the sender."""
+    ways = (("up", up),) if down is None else (("up", up), ("down", down))
+    return tuple(Routes(f"{line.axis} reduction {level} {way}{_grouped(line)}", 2, at) for way, at in ways)
 
 
 def _routes(name: str, at: Indices) -> Routes:

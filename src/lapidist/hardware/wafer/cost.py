@@ -96,6 +96,13 @@ class CostModel:
         parts = self.components(cost_terms([program]))
         return Cost({name: float(values[0]) for name, values in parts.items()})
 
+    def interval(self, amount: float) -> tuple[float, float] | None:
+        """Where nine of ten measurements are expected of a forecast ``amount``; None if nothing is known of that."""
+        if self.constants.relative_error is None:
+            return None
+        factor = 1 + self.constants.relative_error
+        return amount / factor, amount * factor
+
     def cycles(self, terms: CostTerms) -> Numbers:
         """Cycles of each program; ``[programs]``."""
         return np.sum(list(self.components(terms).values()), axis=0)

@@ -46,6 +46,9 @@ OPERATIONS_PER_ELEMENT = {
     "rope": 3,
     "softmax": 4,
     "silu": 4,
+    "gelu": 6,
+    "gelu_pytorch_tanh": 10,
+    "softcap": 3,
     "multiply": 1,
 }
 """As ``workload.lower`` counts them: a transcendental function is one operation."""

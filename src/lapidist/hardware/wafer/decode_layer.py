@@ -2,13 +2,15 @@
 
 The activation of one token is split over y and alike in all columns. Products alternate between contracting y and x,
 so nothing is ever transposed: ten all-reduces a layer (two norms, QKV, scores, maximum and sum of softmax, SV, output,
-gate and up, down) and one wave that keeps the KV cache even.
+gate and up, down) and one wave that keeps the KV cache even. Norms of queries and keys (Qwen3) are one more all-reduce,
+norms behind the blocks (Gemma-2) two.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
 from lapidist.hardware.wafer.communications import Communication, Reduction, Wave
+from lapidist.hardware.wafer.decoder_variant import LLAMA, DecoderVariant
 from lapidist.hardware.wafer.description import Description, Tile
 from lapidist.hardware.wafer.gemv_algorithms import k_tree_allreduce
 from lapidist.hardware.wafer.head_groups import HeadGroups, LayerShape
@@ -27,10 +29,10 @@ class DecodePlan:
     Attributes
     ----------
     row_capacity : tokens of each sequence that a row of cores has room for.
-    batch : sequences.
+    batch : sequences, each of its own length.
     phases : of the K-tree all-reduces.
     policy : of the KV cache: ``shift`` keeps rows even, ``concat`` puts all new tokens on the last row.
-    biased : queries, keys and values have a bias (Qwen2).
+    variant : where the model differs from Llama.
     """
 
     shape: LayerShape
@@ -40,7 +42,7 @@ class DecodePlan:
     batch: int = 1
     phases: int = 2
     policy: CachePolicy = "shift"
-    biased: bool = False
+    variant: DecoderVariant = LLAMA
 
     def __post_init__(self) -> None:
         if min(self.rows, self.cols, self.row_capacity, self.batch) < 1:
@@ -51,7 +53,7 @@ class DecodePlan:
 
     @property
     def heads(self) -> HeadGroups:
-        return HeadGroups.of(self.shape, self.cols)
+        return HeadGroups.of(self.shape, self.cols, self.variant.rotary_dim)
 
     @property
     def hidden(self) -> int:
@@ -83,6 +85,11 @@ class DecodePlan:
         return self.heads.queries_per_kv * self.values
 
     @property
+    def normalized_heads(self) -> int:
+        """Query and key heads of a column."""
+        return self.heads.kv_heads * (self.heads.queries_per_kv + 1)
+
+    @property
     def cache_elements(self) -> int:
         """Keys and values of a layer on one core when its row is full."""
         return self.batch * self.row_capacity * (self.keys + self.values)
@@ -96,25 +103,24 @@ def decode_layer(plan: DecodePlan, layers: int = 1, element_bytes: int = 2) -> D
         plan.cols,
         _tiles(plan, layers),
         (
-            *_normalize(plan, "norm1"),
+            *_normalize(plan, "x", "norm1", "a"),
             *_product(plan, "a", "wqkv", "qkv", "y", plan.hidden, plan.projected),
-            *_bias(plan),
-            Pointwise(
-                "rope",
-                ("qkv",),
-                ("query", "new key", "new value"),
-                plan.batch * (plan.queries + plan.keys),
-                "split heads",
-            ),
+            *_bias(plan, "qkv", "bqkv", plan.projected, plan.variant.qkv_bias),
+            *_split_heads(plan),
             *_append(plan),
             *decode_attention(plan),
             *_product(plan, "a", "wo", "attention out", "x", plan.attended, plan.hidden),
-            Pointwise("add", ("x", "attention out"), ("x",), plan.batch * plan.hidden, "add"),
-            *_normalize(plan, "norm2"),
+            *_bias(plan, "attention out", "bo", plan.hidden, plan.variant.o_bias),
+            *_block_end(plan, "attention out", "post norm1"),
+            *_normalize(plan, "x", "norm2", "a"),
             *_product(plan, "a", "wgateup", "gateup", "y", plan.hidden, 2 * plan.intermediate),
-            Pointwise("silu", ("gateup",), ("a",), plan.batch * plan.intermediate, "silu times"),
+            *_bias(plan, "gateup", "bgateup", 2 * plan.intermediate, plan.variant.mlp_bias),
+            Pointwise(
+                plan.variant.activation, ("gateup",), ("a",), plan.batch * plan.intermediate, "activation"
+            ),
             *_product(plan, "a", "wdown", "mlp out", "x", plan.intermediate, plan.hidden),
-            Pointwise("add", ("x", "mlp out"), ("x",), plan.batch * plan.hidden, "add"),
+            *_bias(plan, "mlp out", "bdown", plan.hidden, plan.variant.mlp_bias),
+            *_block_end(plan, "mlp out", "post norm2"),
         ),
         element_bytes,
         {"groups": plan.heads.groups},
@@ -124,6 +130,7 @@ def decode_layer(plan: DecodePlan, layers: int = 1, element_bytes: int = 2) -> D
 def decode_head(plan: DecodePlan, vocab_size: int, element_bytes: int = 2) -> Description:
     """Final norm and output head: logits split over x."""
     vocab = -(-vocab_size // plan.cols)
+    softcap = (Pointwise("softcap", ("logits",), ("logits",), plan.batch * vocab, "cap logits"),)
     sizes = {"sums": plan.batch, "a": plan.batch * plan.hidden, "logits": plan.batch * vocab}
     return Description(
         "decode head",
@@ -135,7 +142,11 @@ def decode_head(plan: DecodePlan, vocab_size: int, element_bytes: int = 2) -> De
             "whead": Tile("whead", plan.hidden * vocab, "resident"),
             **{name: Tile(name, size) for name, size in sizes.items()},
         },
-        (*_normalize(plan, "norm"), *_product(plan, "a", "whead", "logits", "y", plan.hidden, vocab)),
+        (
+            *_normalize(plan, "x", "norm", "a"),
+            *_product(plan, "a", "whead", "logits", "y", plan.hidden, vocab),
+            *(softcap if plan.variant.final_softcap else ()),
+        ),
         element_bytes,
     )
 
@@ -149,12 +160,12 @@ def _allreduce(
     )
 
 
-def _normalize(plan: DecodePlan, norm: str) -> tuple[Step, ...]:
+def _normalize(plan: DecodePlan, source: str, norm: str, target: str) -> tuple[Step, ...]:
     elements = plan.batch * plan.hidden
     return (
-        Pointwise("square_sum", ("x",), ("sums",), elements, "square sums"),
+        Pointwise("square_sum", (source,), ("sums",), elements, "square sums"),
         *_allreduce(plan, "sums", plan.batch, "y"),
-        Pointwise("normalize", ("x", "sums", norm), ("a",), elements, "normalize"),
+        Pointwise("normalize", (source, "sums", norm), (target,), elements, "normalize"),
     )
 
 
@@ -165,10 +176,32 @@ def _product(
     return (multiply, *_allreduce(plan, out, plan.batch * n, contract))
 
 
-def _bias(plan: DecodePlan) -> tuple[Step, ...]:
-    if not plan.biased:
-        return ()
-    return (Pointwise("add", ("qkv", "bqkv"), ("qkv",), plan.batch * plan.projected, "add"),)
+def _bias(plan: DecodePlan, tile: str, bias: str, width: int, present: bool) -> tuple[Step, ...]:
+    return (Pointwise("add", (tile, bias), (tile,), plan.batch * width, "add"),) if present else ()
+
+
+def _block_end(plan: DecodePlan, out: str, norm: str) -> tuple[Step, ...]:
+    """Gemma-2's norm behind a block, and the residual sum."""
+    return (
+        *(_normalize(plan, out, norm, out) if plan.variant.sandwich_norms else ()),
+        Pointwise("add", ("x", out), ("x",), plan.batch * plan.hidden, "add"),
+    )
+
+
+def _split_heads(plan: DecodePlan) -> tuple[Step, ...]:
+    """Queries, keys and values by head; the former two normalized over each head if need be, and rotated."""
+    elements = plan.batch * (plan.queries + plan.keys)
+    heads = ("query", "new key", "new value")
+    if not plan.variant.qk_norm:
+        return (Pointwise("rope", ("qkv",), heads, elements, "split heads"),)
+    return (
+        Pointwise("square_sum", ("qkv",), ("head sums",), elements, "head square sums"),
+        *_group_allreduce(plan, "head sums", plan.batch * plan.normalized_heads),
+        Pointwise(
+            "normalize", ("qkv", "head sums", "q norm", "k norm"), ("qkv",), elements, "normalize heads"
+        ),
+        Pointwise("rope", ("qkv",), heads, elements, "split heads"),
+    )
 
 
 def _append(plan: DecodePlan) -> tuple[Step, ...]:
@@ -176,14 +209,21 @@ def _append(plan: DecodePlan) -> tuple[Step, ...]:
     elements = plan.batch * (plan.keys + plan.values)
     append = Pointwise(
         "copy",
-        ("keys", "values", "occupancy", "new key", "new value"),
+        ("keys", "values", "occupancy", "arriving", "new key", "new value"),
         ("keys", "values", "occupancy"),
         elements,
         "append",
     )
     if plan.policy == "concat":
         return (append,)
-    return (Wave(("keys", "values"), "occupancy", elements, Line("y", plan.rows)), append)
+    return (Wave(("keys", "values"), "occupancy", elements, Line("y", plan.rows), "arriving"), append)
+
+
+def _group_allreduce(plan: DecodePlan, tile: str, elements: int) -> tuple[Communication, ...]:
+    """A sum over the columns of each group of heads."""
+    cores = plan.heads.cores
+    line = Line("x", cores, groups=plan.heads.groups)
+    return k_tree_allreduce(tile, elements, line, tree_group_sizes(cores, plan.phases))
 
 
 def decode_attention(plan: DecodePlan) -> tuple[Step, ...]:
@@ -191,15 +231,15 @@ def decode_attention(plan: DecodePlan) -> tuple[Step, ...]:
     heads, tokens = plan.heads, plan.row_capacity
     products = plan.batch * heads.kv_heads
     rows = products * heads.queries_per_kv
-    line = Line("x", heads.cores, groups=heads.groups)
-    tree = tree_group_sizes(heads.cores, plan.phases)
+    softcap = (Pointwise("softcap", ("scores",), ("scores",), rows * tokens, "cap scores"),)
     attended = rows * heads.values()
     return (
         Multiply(
             "query", "keys", "scores", heads.queries_per_kv, heads.rotated, tokens, products,
             transpose_b=True, accumulate=False,
         ),
-        *k_tree_allreduce("scores", rows * tokens, line, tree),
+        *_group_allreduce(plan, "scores", rows * tokens),
+        *(softcap if plan.variant.attention_softcap else ()),
         Pointwise("mask", ("scores", "occupancy"), ("scores", "maxima"), rows * tokens, "mask"),
         *_allreduce(plan, "maxima", rows, "y", "max"),
         Pointwise("softmax", ("scores", "maxima"), ("scores", "sums"), rows * tokens, "exponentials"),
@@ -227,13 +267,13 @@ def _tiles(plan: DecodePlan, layers: int) -> dict[str, Tile]:
         "keys": batch * plan.row_capacity * plan.keys,
         "values": batch * plan.row_capacity * plan.values,
     }
-    if plan.biased:
-        resident["bqkv"] = plan.projected
+    resident |= _variant_tiles(plan)
     work = {
         "sums": rows,
         "maxima": rows,
         "a": batch * max(hidden, plan.attended, wide),
         "qkv": batch * plan.projected,
+        "head sums": batch * plan.normalized_heads if plan.variant.qk_norm else 0,
         "query": batch * plan.queries,
         "new key": batch * plan.keys,
         "new value": batch * plan.values,
@@ -245,7 +285,25 @@ def _tiles(plan: DecodePlan, layers: int) -> dict[str, Tile]:
     }
     return {
         "x": Tile("x", batch * hidden, "resident"),
-        "occupancy": Tile("occupancy", 1, "resident"),
+        "occupancy": Tile("occupancy", batch, "resident"),
+        "arriving": Tile("arriving", batch, "resident"),
         **{name: Tile(name, layers * size, "resident") for name, size in resident.items()},
         **{name: Tile(name, size) for name, size in work.items()},
     }
+
+
+def _variant_tiles(plan: DecodePlan) -> dict[str, int]:
+    """Elements of the parameters that Llama does not have."""
+    variant, hidden = plan.variant, plan.hidden
+    found: dict[str, int] = {}
+    if variant.qkv_bias:
+        found["bqkv"] = plan.projected
+    if variant.o_bias:
+        found["bo"] = hidden
+    if variant.mlp_bias:
+        found |= {"bgateup": 2 * plan.intermediate, "bdown": hidden}
+    if variant.qk_norm:
+        found |= {"q norm": plan.heads.rotated, "k norm": plan.heads.rotated}
+    if variant.sandwich_norms:
+        found |= {"post norm1": hidden, "post norm2": hidden}
+    return found

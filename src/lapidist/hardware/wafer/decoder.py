@@ -1,12 +1,13 @@
 """A whole decoder on simulated meshes: prefill on one, decode on another, the cache and weights carried over.
 
-Embedding rows come from the host; output logits go there.
+Embedding rows come from the host, scaled if the model scales them; output logits go there.
 """
 
 from collections.abc import Callable, Collection, Sequence
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from lapidist.hardware.wafer.decode_layer import CachePolicy, DecodePlan, decode_head, decode_layer
 from lapidist.hardware.wafer.decode_operations import DecodeOperations
@@ -20,8 +21,11 @@ from lapidist.hardware.wafer.decoder_layouts import (
     prefill_cache,
     prefill_hidden,
 )
-from lapidist.hardware.wafer.decoder_weights import DecoderWeights, require_plain_decoder, require_shapes
+from lapidist.hardware.wafer.decoder_variant import DecoderVariant, ModelShape
+from lapidist.hardware.wafer.decoder_weights import DecoderWeights, require_shapes
+from lapidist.hardware.wafer.description import Description
 from lapidist.hardware.wafer.kv_capacity import even_rows
+from lapidist.hardware.wafer.layer_numbers import LayerNumbers
 from lapidist.hardware.wafer.layout import Layout, blocks, grid, relayout, relayout_traffic
 from lapidist.hardware.wafer.mesh import Mesh
 from lapidist.hardware.wafer.placement import Array
@@ -29,32 +33,47 @@ from lapidist.hardware.wafer.prefill_layer import PrefillPlan, prefill_layer
 from lapidist.hardware.wafer.prefill_operations import prefill_operations
 from lapidist.hardware.wafer.ring import Indices
 from lapidist.hardware.wafer.simulator import Simulator, Traffic
-from lapidist.workload.lowering import DecoderShape
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and all."""
 
 
+class DecoderModel(ModelShape, Protocol):
+    """What the decoder needs beside weights; every ``models.config.ModelConfig`` has it."""
+
+    @property
+    def sliding_windows(self) -> tuple[int | None, ...]: ...
+    @property
+    def attention_scale(self) -> float: ...
+    @property
+    def embedding_scale(self) -> float: ...
+
+
 class MeshDecoder:
-    """Greedy decoding of one sequence at a time.
+    """Greedy decoding of a batch of sequences, each of its own length; prompts are run one after the other.
 
     Parameters
     ----------
     weights : arrays of one floating type, in which everything is computed.
     prefill_mesh, decode_mesh : as the phases use them, one after the other.
-    context : tokens, prompt included, that the cache has room for.
+    context : tokens of a sequence, prompt included, that the cache has room for.
     policy : of the cache; ``concat`` fills the last row, so it may end before ``context``.
     phases : of the K-tree all-reduces in decode.
     accumulator : type in which products are summed, None for that of the weights.
+    batch : sequences.
+
+    Attributes
+    ----------
+    tokens : that each sequence's cache holds, ``[batch]``; empty before the first prefill.
 
     Raises
     ------
-    ValueError : the model is none that the mesh runs, or a core cannot hold its part.
+    ValueError : weights do not fit the model, or a core cannot hold its part.
     """
 
     def __init__(
         self,
-        shape: DecoderShape,
+        model: DecoderModel,
         weights: DecoderWeights,
         prefill_mesh: Mesh,
         decode_mesh: Mesh,
@@ -62,153 +81,215 @@ class MeshDecoder:
         policy: CachePolicy = "shift",
         phases: int = 2,
         accumulator: DTypeLike | None = None,
+        batch: int = 1,
     ) -> None:
-        require_plain_decoder(shape)
-        require_shapes(shape, weights)
-        self.shape, self.weights, self.context = shape, weights, context
+        require_shapes(model, weights)
+        self.model, self.weights, self.context = model, weights, context
         self.prefill_mesh, self.decode_mesh = prefill_mesh, decode_mesh
-        rows = decode_mesh.rows
         self.plan = DecodePlan(
-            shape,
-            rows,
+            model,
+            decode_mesh.rows,
             decode_mesh.cols,
-            -(-context // rows),
-            phases=phases,
-            policy=policy,
-            biased=shape.qkv_bias,
+            -(-context // decode_mesh.rows),
+            batch,
+            phases,
+            policy,
+            DecoderVariant.of(model, weights.rope.channels),
+        )
+        self._numbers = LayerNumbers(
+            weights.rope,
+            weights.norm_eps,
+            model.attention_scale,
+            model.attention_softcap,
+            model.final_softcap,
         )
         element_bytes = weights.head.dtype.itemsize
-        self.layer = decode_layer(self.plan, shape.num_layers, element_bytes)
-        self.head = decode_head(self.plan, shape.vocab_size, element_bytes)
+        self.layer = decode_layer(self.plan, model.num_layers, element_bytes)
+        self.head = decode_head(self.plan, model.vocab_size, element_bytes)
         decode_mesh.admit(self.layer)
         decode_mesh.admit(self.head)
-        self._operations = DecodeOperations(self.plan, weights.rope_frequencies, weights.norm_eps)
-        self._decoding = Simulator(rows, decode_mesh.cols, {}, self._operations.by_name(), accumulator)
+        self._operations = DecodeOperations(self.plan, self._numbers)
+        self._decoding = Simulator(
+            decode_mesh.rows, decode_mesh.cols, {}, self._operations.by_name(), accumulator
+        )
         self._accumulator = accumulator
         self._decode_tiles: list[dict[str, Array]] = []
         self._head_tiles = self._place_head()
-        self.tokens = 0
+        self.tokens: Indices = np.zeros(0, np.int64)
         self.relayout_traffic: list[Traffic] = []
 
-    def prefill(self, tokens: Sequence[int], progress: Progress = lambda *_: None) -> Array:
-        """Run a prompt, move its cache and the weights to the decode mesh; logits of the last token, ``[vocab_size]``.
+    def prefill(self, prompts: Sequence[Sequence[int]], progress: Progress = lambda *_: None) -> Array:
+        """Run a prompt for each sequence, move caches and weights to the decode mesh.
+
+        Returns
+        -------
+        Logits of each prompt's last token, ``[batch, vocab_size]``.
 
         Raises
         ------
-        ValueError : the prompt is empty, does not fit into the context, or a core cannot hold its part.
+        ValueError : there are not as many prompts as sequences, one is empty or does not fit into the context, or a
+            core cannot hold its part.
         """
-        if not 1 <= len(tokens) <= self.context:
-            raise ValueError(f"a prompt has from 1 to {self.context} tokens here, got {len(tokens)}")
-        mesh, shape = self.prefill_mesh, self.shape
-        plan = PrefillPlan(shape, mesh.rows, mesh.cols, len(tokens), shape.qkv_bias)
-        program = prefill_layer(plan, self.shape.num_layers, self.weights.head.dtype.itemsize)
-        self.prefill_mesh.admit(program)
-        simulator = Simulator(plan.rows, plan.cols, {}, accumulator=self._accumulator)
-        hidden = prefill_hidden(plan)
-        x = hidden.place(self._embed(tokens))
-        self._decode_tiles, self.relayout_traffic = [], []
-        for number, layer in enumerate(self.weights.layers):
-            progress("prefill, layer by layer", number, len(self.weights.layers))
-            placed = {
-                parameter.prefill_name: parameter.prefill.place(matrices(layer)[parameter.prefill_name])
-                for parameter in parameters(plan, self.plan)
-            }
-            simulator.tiles = {**placed, "x": x}
-            simulator.operations = prefill_operations(
-                plan, self.weights.rope_frequencies, self.weights.norm_eps, self._window(number)
-            )
-            simulator.run(program)
-            x = simulator.tiles["x"]
-            self._decode_tiles.append(self._carry_over(plan, simulator.tiles))
-        self.tokens = len(tokens)
-        self.prefill_program, self.prefill_traffic = program, simulator.traffic
-        last = decode_hidden(self.plan, len(tokens) - 1)
-        return self._logits(self._relayout(x, plan, hidden, last, (len(tokens), self.shape.hidden_size)))
+        if len(prompts) != self.plan.batch:
+            raise ValueError(f"{self.plan.batch} sequences need as many prompts, got {len(prompts)}")
+        for prompt in prompts:
+            if not 1 <= len(prompt) <= self.context:
+                raise ValueError(f"a prompt has from 1 to {self.context} tokens here, got {len(prompt)}")
+        plans = [self._prefill_plan(len(prompt)) for prompt in prompts]
+        embedded = [self._embed(prompt) for prompt in prompts]
+        programs = [self._prefill_program(plan) for plan in plans]
+        self.tokens, self.relayout_traffic = np.zeros(0, np.int64), []
+        longest = max(range(len(plans)), key=lambda index: plans[index].tokens)
+        self.prefill_program = programs[longest]
+        simulator = Simulator(plans[0].rows, plans[0].cols, {}, accumulator=self._accumulator)
+        self._decode_tiles = []
+        lasts: list[Array] = []
+        for sequence, (plan, x) in enumerate(zip(plans, embedded, strict=True)):
+            hidden = prefill_hidden(plan)
+            x = hidden.place(x)
+            for number in range(self.model.num_layers):
+                done = sequence * self.model.num_layers + number
+                progress("prefill, layer by layer", done, len(plans) * self.model.num_layers)
+                x = self._prefill_layer(simulator, plan, number, x)
+                self._carry_over(plan, number, sequence, simulator.tiles)
+            last = decode_hidden(self.plan, np.array([plan.tokens - 1]))
+            lasts.append(self._relayout(x, plan, hidden, last, (plan.tokens, self.model.hidden_size)))
+        self.tokens = np.array([plan.tokens for plan in plans])
+        self.prefill_traffic = simulator.traffic
+        return self._logits(np.concatenate(lasts, axis=2))
 
-    def decode(self, token: int) -> Array:
-        """Run one more token; logits behind it, ``[vocab_size]``.
+    def decode(self, tokens: Sequence[int | None]) -> Array:
+        """Run one more token of each sequence, None for one that has ended.
+
+        Returns
+        -------
+        Logits behind them, ``[batch, vocab_size]``; of sequences that have ended NaN.
 
         Raises
         ------
-        ValueError : nothing was prefilled, or the cache is full.
+        ValueError : nothing was prefilled, there are not as many tokens as sequences, or a cache is full.
         """
-        if not self._decode_tiles:
+        if not len(self.tokens):
             raise ValueError("decode follows a prefill")
-        self._require_room()
-        self._operations.position = self.tokens
-        x = decode_hidden(self.plan).place(self._embed([token]))
+        if len(tokens) != self.plan.batch:
+            raise ValueError(f"{self.plan.batch} sequences need as many tokens, got {len(tokens)}")
+        arriving = np.array([token is not None for token in tokens])
+        self._require_room(arriving)
+        embedded = self._embed([0 if token is None else token for token in tokens])
+        self._operations.move_to(np.where(arriving, self.tokens, self.tokens - 1))
+        x = decode_hidden(self.plan, np.arange(self.plan.batch)).place(embedded)
+        everywhere = np.broadcast_to(arriving.astype(np.int64), (self.plan.rows, self.plan.cols, len(tokens)))
         for number, tiles in enumerate(self._decode_tiles):
             self._operations.window = self._window(number)
-            self._decoding.tiles = {**tiles, "x": x}
+            self._decoding.tiles = {**tiles, "x": x, "arriving": everywhere}
             self._decoding.run(self.layer)
             x = self._decoding.tiles["x"]
-        self.tokens += 1
-        return self._logits(x)
+        self.tokens = self.tokens + arriving
+        logits = self._logits(x)
+        logits[~arriving] = np.nan
+        return logits
 
     def generate(
         self,
-        prompt: Sequence[int],
+        prompts: Sequence[Sequence[int]],
         count: int,
         stop: Collection[int] = (),
         progress: Progress = lambda *_: None,
-    ) -> list[int]:
-        """Up to ``count`` greedy tokens behind ``prompt``, the last one of ``stop`` if one comes.
+    ) -> list[list[int]]:
+        """Up to ``count`` greedy tokens behind each prompt, the last one of ``stop`` if one comes.
 
         Raises
         ------
         ValueError : as :meth:`prefill` and :meth:`decode` do.
         """
-        generated: list[int] = []
-        logits = self.prefill(prompt, progress)
-        while len(generated) < count:
-            progress("decode, token by token", len(generated), count)
-            generated.append(int(logits.argmax()))
-            if generated[-1] in stop:
+        generated: list[list[int]] = [[] for _ in prompts]
+        logits = self.prefill(prompts, progress)
+        going = list(range(len(prompts)))
+        for step in range(count):
+            progress("decode, token by token", step, count)
+            for sequence in going:
+                generated[sequence].append(int(logits[sequence].argmax()))
+            going = [sequence for sequence in going if generated[sequence][-1] not in stop]
+            if not going:
                 break
-            if len(generated) < count:
-                logits = self.decode(generated[-1])
+            if step + 1 < count:
+                logits = self.decode(
+                    [own[-1] if index in going else None for index, own in enumerate(generated)]
+                )
         return generated
 
     @property
     def occupancy(self) -> Indices:
-        """Tokens in each row's cache, ``[rows]``."""
-        return self._decode_tiles[0]["occupancy"][:, 0, 0]
+        """Tokens of each sequence in each row's cache, ``[batch, rows]``."""
+        return self._decode_tiles[0]["occupancy"][:, 0].T
 
     @property
     def decode_traffic(self) -> Traffic:
         """Bytes of all decode steps since the decoder was made."""
         return self._decoding.traffic
 
-    def cache_matrices(self, layer: int) -> tuple[Array, Array]:
+    def cache_matrices(self, layer: int, sequence: int = 0) -> tuple[Array, Array]:
         """Keys and values of a layer in the order of their tokens, two of ``[tokens, kv heads * head_dim]``."""
         tiles = self._decode_tiles[layer]
-        sides = (self.tokens, self.shape.num_kv_heads * self.shape.head_dim)
-        keys, values = decode_cache(self.plan, self.occupancy)
+        sides = (int(self.tokens[sequence]), self.model.num_kv_heads * self.model.head_dim)
+        keys, values = decode_cache(self.plan, self.occupancy[sequence])
         return (
-            keys.collect(cache_as_matrices(tiles["keys"][:, :, 0]), *sides),
-            values.collect(cache_as_matrices(tiles["values"][:, :, 0]), *sides),
+            keys.collect(cache_as_matrices(tiles["keys"][:, :, sequence]), *sides),
+            values.collect(cache_as_matrices(tiles["values"][:, :, sequence]), *sides),
         )
 
     def _window(self, layer: int) -> int | None:
-        windows = self.shape.sliding_windows
+        windows = self.model.sliding_windows
         return windows[layer] if windows else None
 
     def _embed(self, tokens: Sequence[int]) -> Array:
-        wrong = next((token for token in tokens if not 0 <= token < self.shape.vocab_size), None)
+        wrong = next((token for token in tokens if not 0 <= token < self.model.vocab_size), None)
         if wrong is not None:
-            raise ValueError(f"token {wrong} is not in the vocabulary of {self.shape.vocab_size}")
-        return self.weights.embedding[list(tokens)]
+            raise ValueError(f"token {wrong} is not in the vocabulary of {self.model.vocab_size}")
+        rows = self.weights.embedding[list(tokens)]
+        return rows * rows.dtype.type(self.model.embedding_scale)
 
-    def _carry_over(self, plan: PrefillPlan, tiles: dict[str, Array]) -> dict[str, Array]:
-        """A layer's weights and cache from the prefill mesh to the decode mesh."""
+    def _prefill_plan(self, tokens: int) -> PrefillPlan:
+        mesh = self.prefill_mesh
+        return PrefillPlan(self.model, mesh.rows, mesh.cols, tokens, self.plan.variant)
+
+    def _prefill_program(self, plan: PrefillPlan) -> Description:
+        program = prefill_layer(plan, self.model.num_layers, self.weights.head.dtype.itemsize)
+        self.prefill_mesh.admit(program)
+        return program
+
+    def _prefill_layer(self, simulator: Simulator, plan: PrefillPlan, number: int, x: Array) -> Array:
+        weights = matrices(self.weights.layers[number])
+        placed = {
+            parameter.prefill_name: parameter.prefill.place(weights[parameter.prefill_name])
+            for parameter in parameters(plan, self.plan)
+        }
+        simulator.tiles = {**placed, "x": x}
+        simulator.operations = prefill_operations(plan, self._numbers, self._window(number))
+        simulator.run(self._prefill_program(plan))
+        return simulator.tiles["x"]
+
+    def _carry_over(self, plan: PrefillPlan, number: int, sequence: int, tiles: dict[str, Array]) -> None:
+        """A layer's cache, and its weights once, from the prefill mesh to the decode mesh."""
+        cache = self._moved_cache(plan, tiles)
+        if sequence == 0:
+            self._decode_tiles.append({**self._moved_weights(plan, tiles), **cache})
+            return
+        own = self._decode_tiles[number]
+        own |= {name: np.concatenate([own[name], part], axis=2) for name, part in cache.items()}
+
+    def _moved_weights(self, plan: PrefillPlan, tiles: dict[str, Array]) -> dict[str, Array]:
         moved: dict[str, list[Array]] = {}
         for parameter in parameters(plan, self.plan):
             name = parameter.prefill_name
             sides = (int(parameter.prefill.row.max()) + 1, int(parameter.prefill.column.max()) + 1)
             found = self._relayout(tiles[name], plan, parameter.prefill, parameter.decode, sides)
             moved.setdefault(parameter.decode_name, []).append(found)
+        return {name: np.concatenate(parts, axis=-1) for name, parts in moved.items()}
+
+    def _moved_cache(self, plan: PrefillPlan, tiles: dict[str, Array]) -> dict[str, Array]:
         held = even_rows(plan.tokens, self.plan.rows)
-        sides = (plan.tokens, self.shape.num_kv_heads * self.shape.head_dim)
+        sides = (plan.tokens, self.model.num_kv_heads * self.model.head_dim)
         layouts = zip(("keys", "values"), prefill_cache(plan), decode_cache(self.plan, held), strict=True)
         cache = {
             name: matrices_as_cache(
@@ -218,8 +299,7 @@ class MeshDecoder:
             for name, source, target in layouts
         }
         occupancy = np.broadcast_to(held[:, None, None], (self.plan.rows, self.plan.cols, 1)).copy()
-        weights = {name: np.concatenate(parts, axis=-1) for name, parts in moved.items()}
-        return {**weights, **cache, "occupancy": occupancy}
+        return {**cache, "occupancy": occupancy}
 
     def _relayout(
         self, tiles: Array, plan: PrefillPlan, source: Layout, target: Layout, sides: tuple[int, int]
@@ -230,24 +310,25 @@ class MeshDecoder:
         )
         return relayout(tiles, source, target, sides)
 
-    def _require_room(self) -> None:
+    def _require_room(self, arriving: NDArray[np.bool_]) -> None:
         full = self.tokens >= self.context
         if self.plan.policy == "concat":
-            full = int(self.occupancy[-1]) >= self.plan.row_capacity
-        if full:
+            full = self.occupancy[:, -1] >= self.plan.row_capacity
+        for sequence in np.flatnonzero(full & arriving):
+            of = f" of sequence {sequence}" if self.plan.batch > 1 else ""
             raise ValueError(
-                f"the KV cache is full after {self.tokens} tokens (policy {self.plan.policy}, "
+                f"the KV cache{of} is full after {self.tokens[sequence]} tokens (policy {self.plan.policy}, "
                 f"{self.plan.row_capacity} a row); give a larger context"
             )
 
     def _place_head(self) -> dict[str, Array]:
-        norm = decode_hidden(self.plan).place(self.weights.norm[None])
-        hidden = blocks(self.shape.hidden_size, self.plan.rows)
-        head = grid(hidden, blocks(self.shape.vocab_size, self.plan.cols))
+        norm = decode_hidden(self.plan, np.zeros(1, np.int64)).place(self.weights.norm[None])
+        hidden = blocks(self.model.hidden_size, self.plan.rows)
+        head = grid(hidden, blocks(self.model.vocab_size, self.plan.cols))
         return {"norm": norm, "whead": head.place(self.weights.head.T)}
 
     def _logits(self, x: Array) -> Array:
         self._decoding.tiles = {**self._head_tiles, "x": x}
         self._decoding.run(self.head)
-        by_col = self._decoding.tiles["logits"][0, :, 0]
-        return by_col.reshape(-1)[: self.shape.vocab_size]
+        by_col = self._decoding.tiles["logits"][0]
+        return by_col.swapaxes(0, 1).reshape(self.plan.batch, -1)[:, : self.model.vocab_size].copy()

@@ -3,12 +3,13 @@
 Parameters are matrices ``[input channels, output channels]``, caches ``[tokens, channels]``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from lapidist.hardware.wafer.decode_layer import DecodePlan
+from lapidist.hardware.wafer.decoder_variant import DecoderVariant
 from lapidist.hardware.wafer.decoder_weights import LayerWeights
 from lapidist.hardware.wafer.layout import PADDING, Layout, blocks, crossed, grid, skewed
 from lapidist.hardware.wafer.placement import Array
@@ -26,66 +27,104 @@ class Parameter:
     decode: Layout
 
 
+_OF_DECODE = {
+    "wq": "wqkv",
+    "wk": "wqkv",
+    "wv": "wqkv",
+    "wgate": "wgateup",
+    "wup": "wgateup",
+    "bq": "bqkv",
+    "bk": "bqkv",
+    "bv": "bqkv",
+    "bgate": "bgateup",
+    "bup": "bgateup",
+}
+"""What decode fuses; other parameters have one name."""
+
+
 def matrices(layer: LayerWeights) -> Mapping[str, Array]:
     """A layer's parameters as ``[input channels, output channels]`` by their names in prefill."""
-    found = {
-        "wq": layer.query.T,
-        "wk": layer.key.T,
-        "wv": layer.value.T,
-        "wo": layer.output.T,
-        "wgate": layer.gate.T,
-        "wup": layer.up.T,
-        "wdown": layer.down.T,
-        "norm1": layer.norm1[None],
-        "norm2": layer.norm2[None],
+    products = {
+        "wq": layer.query,
+        "wk": layer.key,
+        "wv": layer.value,
+        "wo": layer.output,
+        "wgate": layer.gate,
+        "wup": layer.up,
+        "wdown": layer.down,
     }
-    biases = {"bq": layer.query_bias, "bk": layer.key_bias, "bv": layer.value_bias}
-    return found | {name: bias[None] for name, bias in biases.items() if bias is not None}
+    vectors = {
+        "norm1": layer.norm1,
+        "norm2": layer.norm2,
+        "bq": layer.query_bias,
+        "bk": layer.key_bias,
+        "bv": layer.value_bias,
+        "bo": layer.output_bias,
+        "bgate": layer.gate_bias,
+        "bup": layer.up_bias,
+        "bdown": layer.down_bias,
+        "q norm": layer.query_norm,
+        "k norm": layer.key_norm,
+        "post norm1": layer.post_norm1,
+        "post norm2": layer.post_norm2,
+    }
+    rows = {name: vector[None] for name, vector in vectors.items() if vector is not None}
+    return {name: matrix.T for name, matrix in products.items()} | rows
 
 
 def parameters(prefill: PrefillPlan, decode: DecodePlan) -> tuple[Parameter, ...]:
     """All parameters of a layer, those that decode fuses in their order there."""
-    early = _prefill_layouts(prefill)
     late = _decode_layouts(decode)
-    fused = {
-        "wq": "wqkv",
-        "wk": "wqkv",
-        "wv": "wqkv",
-        "wo": "wo",
-        "wgate": "wgateup",
-        "wup": "wgateup",
-        "wdown": "wdown",
-        "norm1": "norm1",
-        "norm2": "norm2",
-    }
-    if prefill.biased:
-        fused |= {"bq": "bqkv", "bk": "bqkv", "bv": "bqkv"}
-    return tuple(Parameter(name, fused[name], early[name], late[name]) for name in fused)
+    return tuple(
+        Parameter(name, _OF_DECODE.get(name, name), layout, late[name])
+        for name, layout in _prefill_layouts(prefill).items()
+    )
 
 
 def _prefill_layouts(plan: PrefillPlan) -> Mapping[str, Layout]:
     heads, slots = plan.heads, plan.slots
     hidden = blocks(plan.shape.hidden_size, slots)
     wide = blocks(plan.shape.intermediate_size, slots)
-    one_row = np.zeros((slots, 1), np.int64)
-    norm = grid(one_row, hidden)
     queries = _per_slot(heads.query_columns(), slots, plan.queries)
     keys = _per_slot(heads.key_columns(), slots, plan.keys)
     values = _per_slot(heads.value_columns(plan.value_slots_per_col), slots, plan.values)
-    return {
+    attended = _per_slot(heads.output_rows(plan.value_slots_per_col), slots, plan.attended)
+    products = {
         "wq": skewed(hidden, queries),
         "wk": skewed(hidden, keys),
         "wv": skewed(hidden, values),
-        "bq": grid(one_row, queries),
-        "bk": grid(one_row, keys),
-        "bv": grid(one_row, values),
-        "wo": skewed(_per_slot(heads.output_rows(plan.value_slots_per_col), slots, plan.attended), hidden),
+        "wo": skewed(attended, hidden),
         "wgate": skewed(hidden, wide),
         "wup": skewed(hidden, wide),
         "wdown": skewed(wide, hidden),
-        "norm1": norm,
-        "norm2": norm,
     }
+    qkv = [_alike_in_rows(slots, channels) for channels in (queries, keys, values)]
+    head = _alike_in_rows(plan.rows, heads.rotated_dims())
+    vectors = _vectors(plan.variant, _alike_in_rows(slots, hidden), qkv, _alike_in_rows(slots, wide), head)
+    return products | vectors
+
+
+def _vectors(
+    variant: DecoderVariant, hidden: Layout, qkv: Sequence[Layout], wide: Layout, head: Layout
+) -> dict[str, Layout]:
+    """Norms and biases: along the hidden size, the projected channels, the feed-forward block and one head."""
+    found = {"norm1": hidden, "norm2": hidden}
+    if variant.qkv_bias:
+        found |= dict(zip(("bq", "bk", "bv"), qkv, strict=True))
+    if variant.o_bias:
+        found["bo"] = hidden
+    if variant.mlp_bias:
+        found |= {"bgate": wide, "bup": wide, "bdown": hidden}
+    if variant.qk_norm:
+        found |= {"q norm": head, "k norm": head}
+    if variant.sandwich_norms:
+        found |= {"post norm1": hidden, "post norm2": hidden}
+    return found
+
+
+def _alike_in_rows(rows: int, channels: Indices) -> Layout:
+    """A vector split over x like ``channels [x slots, size]``."""
+    return grid(np.zeros((rows, 1), np.int64), channels)
 
 
 def _per_slot(channels: Indices, slots: int, width: int) -> Indices:
@@ -104,24 +143,22 @@ def _decode_layouts(plan: DecodePlan) -> Mapping[str, Layout]:
     def per_col(channels: Indices) -> Indices:
         return channels.reshape(plan.cols, -1)
 
-    norm = crossed(np.zeros((plan.cols, 1), np.int64), hidden)
-    one_row = np.zeros((plan.rows, 1), np.int64)
     queries, keys = per_col(heads.query_columns()), per_col(heads.key_columns())
     values = per_col(heads.value_columns())
-    return {
+    products = {
         "wq": grid(hidden, queries),
         "wk": grid(hidden, keys),
         "wv": grid(hidden, values),
-        "bq": grid(one_row, queries),
-        "bk": grid(one_row, keys),
-        "bv": grid(one_row, values),
         "wo": crossed(per_col(heads.output_rows()), hidden),
         "wgate": grid(hidden, wide),
         "wup": grid(hidden, wide),
         "wdown": crossed(wide, hidden),
-        "norm1": norm,
-        "norm2": norm,
     }
+    qkv = [_alike_in_rows(plan.rows, channels) for channels in (queries, keys, values)]
+    head = _alike_in_rows(plan.rows, heads.rotated_dims())
+    along_rows = crossed(np.zeros((plan.cols, 1), np.int64), hidden)
+    vectors = _vectors(plan.variant, along_rows, qkv, _alike_in_rows(plan.rows, wide), head)
+    return products | vectors
 
 
 def prefill_hidden(plan: PrefillPlan) -> Layout:
@@ -129,11 +166,9 @@ def prefill_hidden(plan: PrefillPlan) -> Layout:
     return grid(blocks(plan.tokens, plan.slots, plan.slot_tokens), blocks(plan.shape.hidden_size, plan.slots))
 
 
-def decode_hidden(plan: DecodePlan, token: int = 0) -> Layout:
-    """Of row ``token`` of hidden states: split over y, alike in all columns."""
-    return crossed(
-        np.full((plan.cols, plan.batch), token, np.int64), blocks(plan.shape.hidden_size, plan.rows)
-    )
+def decode_hidden(plan: DecodePlan, rows: Indices) -> Layout:
+    """Of some ``rows`` of hidden states: split over y, alike in all columns."""
+    return crossed(np.tile(rows, (plan.cols, 1)), blocks(plan.shape.hidden_size, plan.rows))
 
 
 def prefill_cache(plan: PrefillPlan) -> tuple[Layout, Layout]:

@@ -1,15 +1,22 @@
-"""A decoder's parameters as plain arrays, and what a mesh can run of the families there are."""
+"""A decoder's parameters as plain arrays, whatever the family."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from lapidist.hardware.wafer.decoder_variant import ModelShape
 from lapidist.hardware.wafer.placement import Array
-from lapidist.workload.lowering import DecoderShape
+from lapidist.hardware.wafer.rope import Rope
 
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """Of one layer; projections as ``[output channels, input channels]``, norms and biases as ``[channels]``."""
+    """Of one layer; projections as ``[output channels, input channels]``, norms and biases as ``[channels]``.
+
+    Norms multiply as they are: the one that Gemma adds is part of them. ``query_norm`` and ``key_norm`` are of one
+    head, ``post_norm1`` and ``post_norm2`` behind attention and feed-forward block. What the family lacks is None.
+    """
 
     norm1: Array
     query: Array
@@ -23,6 +30,14 @@ class LayerWeights:
     query_bias: Array | None = None
     key_bias: Array | None = None
     value_bias: Array | None = None
+    output_bias: Array | None = None
+    gate_bias: Array | None = None
+    up_bias: Array | None = None
+    down_bias: Array | None = None
+    query_norm: Array | None = None
+    key_norm: Array | None = None
+    post_norm1: Array | None = None
+    post_norm2: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -32,7 +47,7 @@ class DecoderWeights:
     Attributes
     ----------
     embedding, head : ``[vocab_size, hidden_size]``. ``norm``: the last one, ``[hidden_size]``.
-    rope_frequencies : radians a position of each rotated pair, ``[head_dim // 2]``.
+    rope : which channels of a head turn, and how far.
     norm_eps : added to mean squares.
     """
 
@@ -40,89 +55,95 @@ class DecoderWeights:
     layers: Sequence[LayerWeights]
     norm: Array
     head: Array
-    rope_frequencies: Array
+    rope: Rope
     norm_eps: float
 
 
-_NAMES = {
-    "norm1": "input_layernorm",
+_PROJECTIONS = {
     "query": "self_attn.q_proj",
     "key": "self_attn.k_proj",
     "value": "self_attn.v_proj",
     "output": "self_attn.o_proj",
-    "norm2": "post_attention_layernorm",
     "gate": "mlp.gate_proj",
     "up": "mlp.up_proj",
     "down": "mlp.down_proj",
 }
-_BIASES = {"query_bias": "self_attn.q_proj", "key_bias": "self_attn.k_proj", "value_bias": "self_attn.v_proj"}
+_NORMS = {
+    "norm1": "input_layernorm",
+    "norm2": "post_attention_layernorm",
+    "query_norm": "self_attn.q_norm",
+    "key_norm": "self_attn.k_norm",
+}
+_SANDWICH = {
+    "post_norm1": "post_attention_layernorm",
+    "norm2": "pre_feedforward_layernorm",
+    "post_norm2": "post_feedforward_layernorm",
+}
 """Where a Hugging Face checkpoint has what :class:`LayerWeights` calls so."""
+
+_FUSED = {"self_attn.qkv_proj": ("query", "key", "value"), "mlp.gate_up_proj": ("gate", "up")}
+
+ReadTensor = Callable[[str, tuple[int, ...]], Array]
+"""Gives the tensor of a name that must have a shape."""
 
 
 def checkpoint_weights(
-    shape: DecoderShape,
-    tensor: Callable[[str, tuple[int, ...]], Array],
-    rope_frequencies: Array,
+    shape: ModelShape,
+    tensor: ReadTensor,
+    rope: Rope,
     norm_eps: float,
     tied: bool = False,
+    fused: bool = False,
+    norm_offset: float = 0.0,
 ) -> DecoderWeights:
     """Parameters of a checkpoint in the layout of Hugging Face hubs.
 
     Parameters
     ----------
-    tensor : gives the tensor of a name that must have a shape.
     tied : the embedding is the output head too.
+    fused : queries, keys and values are one tensor, gate and up another (Phi-3).
+    norm_offset : added to the weights of norms (1 for Gemma).
     """
-    sides = _layer_sides(shape)
     layers = [
-        LayerWeights(
-            **{
-                ours: tensor(f"model.layers.{number}.{theirs}.weight", sides[ours])
-                for ours, theirs in _NAMES.items()
-            },
-            **{
-                ours: tensor(f"model.layers.{number}.{theirs}.bias", sides[ours])
-                for ours, theirs in _BIASES.items()
-                if ours in sides
-            },
-        )
+        _layer(shape, tensor, f"model.layers.{number}.", fused, norm_offset)
         for number in range(shape.num_layers)
     ]
     vocabulary = (shape.vocab_size, shape.hidden_size)
     embedding = tensor("model.embed_tokens.weight", vocabulary)
     head = embedding if tied else tensor("lm_head.weight", vocabulary)
-    norm = tensor("model.norm.weight", (shape.hidden_size,))
-    return DecoderWeights(embedding, layers, norm, head, rope_frequencies, norm_eps)
+    norm = tensor("model.norm.weight", (shape.hidden_size,)) + norm_offset
+    return DecoderWeights(embedding, layers, norm, head, rope, norm_eps)
 
 
-def require_plain_decoder(shape: DecoderShape) -> None:
-    """A mesh runs Llama's layer and its near relatives: Mistral's sliding windows, Qwen2's biases.
+def _layer(
+    shape: ModelShape, tensor: ReadTensor, prefix: str, fused: bool, norm_offset: float
+) -> LayerWeights:
+    sides = layer_sides(shape)
+    found: dict[str, Array] = {}
+    for name, parts in _FUSED.items() if fused else ():
+        rows = [sides[part][0] for part in parts]
+        whole = tensor(f"{prefix}{name}.weight", (sum(rows), shape.hidden_size))
+        found |= dict(zip(parts, np.split(whole, np.cumsum(rows)[:-1]), strict=True))
+    norms = _NORMS | (_SANDWICH if shape.sandwich_norms else {})
+    for ours, channels in sides.items():
+        if ours in found:
+            continue
+        if ours in norms:
+            found[ours] = tensor(f"{prefix}{norms[ours]}.weight", channels) + norm_offset
+        else:
+            theirs = _PROJECTIONS[ours.removesuffix("_bias")]
+            kind = "bias" if ours.endswith("_bias") else "weight"
+            found[ours] = tensor(f"{prefix}{theirs}.{kind}", channels)
+    return LayerWeights(**found)
 
-    Raises
-    ------
-    ValueError : the model has something else; the sentence names it.
-    """
-    extras = {
-        "biases of its outputs": shape.o_bias or shape.mlp_bias,
-        "norms of queries and keys": shape.qk_norm,
-        "norms behind its blocks": shape.sandwich_norms,
-        "scaled embeddings": shape.embedding_scale != 1.0,
-        "capped logits": shape.final_softcap is not None,
-        f"the activation {shape.hidden_act}": shape.hidden_act != "silu",
-    }
-    found = [name for name, present in extras.items() if present]
-    if found:
-        raise ValueError(f"the wafer runs decoders like Llama, this model has {', '.join(found)}")
 
-
-def require_shapes(shape: DecoderShape, weights: DecoderWeights) -> None:
+def require_shapes(shape: ModelShape, weights: DecoderWeights) -> None:
     """Raises ValueError for a parameter whose sides are not those of ``shape``."""
     hidden = shape.hidden_size
     whole = {
         "embedding": (shape.vocab_size, hidden),
         "head": (shape.vocab_size, hidden),
         "norm": (hidden,),
-        "rope_frequencies": (shape.head_dim // 2,),
     }
     if len(weights.layers) != shape.num_layers:
         raise ValueError(f"the model has {shape.num_layers} layers, weights are of {len(weights.layers)}")
@@ -130,7 +151,7 @@ def require_shapes(shape: DecoderShape, weights: DecoderWeights) -> None:
     for number, layer in enumerate(weights.layers):
         found += [
             (f"layer {number}'s {name}", getattr(layer, name), sides)
-            for name, sides in _layer_sides(shape).items()
+            for name, sides in layer_sides(shape).items()
         ]
     for name, array, sides in found:
         if array is None or array.shape != sides:
@@ -138,11 +159,11 @@ def require_shapes(shape: DecoderShape, weights: DecoderWeights) -> None:
             raise ValueError(f"{name} must be {list(sides)}, got {given}")
 
 
-def _layer_sides(shape: DecoderShape) -> Mapping[str, tuple[int, ...]]:
+def layer_sides(shape: ModelShape) -> Mapping[str, tuple[int, ...]]:
+    """Sides of each parameter of a layer, by its name in :class:`LayerWeights`."""
     hidden, wide = shape.hidden_size, shape.intermediate_size
     queries, keys = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
-    biases = {"query_bias": (queries,), "key_bias": (keys,), "value_bias": (keys,)}
-    return (biases if shape.qkv_bias else {}) | {
+    found: dict[str, tuple[int, ...]] = {
         "norm1": (hidden,),
         "query": (queries, hidden),
         "key": (keys, hidden),
@@ -153,3 +174,14 @@ def _layer_sides(shape: DecoderShape) -> Mapping[str, tuple[int, ...]]:
         "up": (wide, hidden),
         "down": (hidden, wide),
     }
+    if shape.qkv_bias:
+        found |= {"query_bias": (queries,), "key_bias": (keys,), "value_bias": (keys,)}
+    if shape.o_bias:
+        found["output_bias"] = (hidden,)
+    if shape.mlp_bias:
+        found |= {"gate_bias": (wide,), "up_bias": (wide,), "down_bias": (hidden,)}
+    if shape.qk_norm:
+        found |= {"query_norm": (shape.head_dim,), "key_norm": (shape.head_dim,)}
+    if shape.sandwich_norms:
+        found |= {"post_norm1": (hidden,), "post_norm2": (hidden,)}
+    return found

@@ -6,7 +6,7 @@ mesh (loops are :class:`Repeat`), so describing an algorithm for 720 x 720 cores
 Who reads it:
 
 * ``simulator`` runs it on NumPy arrays that hold every core's tile, ``distributed`` with one rank a core. Both
-  look only at what the steps say, so they move the same bytes.
+  iterate ``description.execution()`` and look only at what the steps say, so they move the same bytes.
 * A cost model iterates ``description.walk()``: pairs ``(step, times)`` in which loops are multiplied out. A ``step``
   is a :class:`Multiply` or :class:`Pointwise` (work of every core on its own), a communication, or a
   :class:`Together` of steps that overlap (compute-shift). Communications have ``hops`` (links on the critical path),
@@ -28,7 +28,17 @@ import numpy as np
 from lapidist.hardware.wafer.communications import COMMUNICATIONS, Communication, ReduceToRing, Routes, Shift
 from lapidist.hardware.wafer.line import Axis
 from lapidist.hardware.wafer.ring import Indices
-from lapidist.hardware.wafer.steps import Leaf, Multiply, Pointwise, Reconfigure, Repeat, Step, Together
+from lapidist.hardware.wafer.steps import (
+    Leaf,
+    Multiply,
+    Pointwise,
+    Reconfigure,
+    Repeat,
+    Step,
+    Together,
+    leaves,
+    unrolled,
+)
 
 Role = Literal["input", "output", "work", "resident"]
 
@@ -93,6 +103,10 @@ class Description:
     def walk(self) -> Iterator[tuple[Leaf | Together, int]]:
         """Steps in order with how often each runs; bodies of loops once, with the loop's count."""
         return _walk(self.program)
+
+    def execution(self) -> Iterator[tuple[Leaf, int]]:
+        """Leaves in an order in which they can be run, loops unrolled, each with the repetition of its loop."""
+        return unrolled(self.program)
 
     def communications(self) -> Iterator[tuple[Communication, int]]:
         """Communications in order with how often each runs, also those inside :class:`Together`."""
@@ -171,7 +185,7 @@ def _walk(program: tuple[Step, ...]) -> Iterator[tuple[Leaf | Together, int]]:
 
 def _communications(program: tuple[Step, ...]) -> Iterator[tuple[Communication, int]]:
     for step, times in _walk(program):
-        for leaf in step.steps if isinstance(step, Together) else (step,):
+        for leaf in leaves(step):
             if isinstance(leaf, COMMUNICATIONS):
                 yield leaf, times
 
@@ -189,4 +203,4 @@ def _families(program: tuple[Step, ...]) -> Mapping[tuple[Axis, str], Routes]:
 
 
 def _turns_a_ring(step: Leaf | Together) -> bool:
-    return any(isinstance(leaf, Shift) for leaf in (step.steps if isinstance(step, Together) else (step,)))
+    return any(isinstance(leaf, Shift) for leaf in leaves(step))

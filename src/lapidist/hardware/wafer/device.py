@@ -1,7 +1,7 @@
 """A mesh of small cores as WaferLLM's PLMR sees it: Parallelism, Latency, local Memory, Routing (arXiv 2502.04563).
 
 Every value of a device says where it comes from. A user's YAML file describes a device in full or starts from a
-known one::
+known one, or from another file that lies beside it::
 
     extends: wse-2
     name: wse-2-slow
@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 FOLDER = Path(__file__).parent / "devices"
 
 _Count = Annotated[int, Field(gt=0)]
+_Side = Annotated[int, Field(gt=0, le=100_000)]
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -41,8 +42,8 @@ class Device(BaseModel):
 
     name: str
     title: str
-    rows: _Count
-    cols: _Count
+    rows: _Side
+    cols: _Side
     torus: bool
     memory_bytes_per_core: _Count
     reserved_bytes_per_core: Annotated[int, Field(ge=0)]
@@ -83,7 +84,7 @@ def load_device(device: str | Path) -> Device:
     ValueError : no such device, or the file is unreadable or wrong; the sentence names file and key.
     """
     if isinstance(device, Path) or device.endswith((".yaml", ".yml")):
-        return _read(Path(device))
+        return _read(Path(device), ())
     name = device.strip().casefold().replace("_", "-")
     if name not in device_names():
         raise ValueError(
@@ -95,10 +96,12 @@ def load_device(device: str | Path) -> Device:
 
 @functools.cache
 def _bundled(name: str) -> Device:
-    return _read(FOLDER / f"{name}.yaml")
+    return _read(FOLDER / f"{name}.yaml", ())
 
 
-def _read(path: Path) -> Device:
+def _read(path: Path, extended_by: tuple[Path, ...]) -> Device:
+    if path.resolve() in extended_by:
+        raise ValueError(f"{path}: extends itself, directly or by way of other files")
     try:
         fields = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -110,7 +113,10 @@ def _read(path: Path) -> Device:
     base: dict[str, Any] = {"sources": {}}
     extends = fields.pop("extends", None)
     if extends is not None:
-        base = load_device(_text(extends, path, "extends")).model_dump()
+        name = _text(extends, path, "extends")
+        is_file = name.endswith((".yaml", ".yml"))
+        found = _read(path.parent / name, (*extended_by, path.resolve())) if is_file else load_device(name)
+        base = found.model_dump()
     sources = dict(base["sources"])
     values: dict[str, Any] = {}
     for key, entry in fields.items():

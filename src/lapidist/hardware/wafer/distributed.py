@@ -29,7 +29,7 @@ from lapidist.hardware.wafer.description import Description
 from lapidist.hardware.wafer.line import Line
 from lapidist.hardware.wafer.placement import Array
 from lapidist.hardware.wafer.ring import alignment_turns, ring_order, ring_position, send_to
-from lapidist.hardware.wafer.steps import Multiply, Repeat, Step, Together
+from lapidist.hardware.wafer.steps import Leaf, Multiply
 
 
 class MeshRank:
@@ -38,7 +38,7 @@ class MeshRank:
     Parameters
     ----------
     tiles : tensors of the whole mesh by name, ``[y slots, x slots, *tile]``; the rank takes its own part.
-    device : where the rank computes; CUDA for NCCL.
+    device : where the rank computes; for NCCL a GPU of its own, which becomes the process's current one.
     accumulator : type in which products are summed, None for that of the factors.
 
     Raises
@@ -58,6 +58,11 @@ class MeshRank:
             raise ValueError(
                 f"a mesh of {rows} x {cols} cores needs {rows * cols} ranks, there are {dist.get_world_size()}"
             )
+        device = torch.device(device)
+        if device.type == "cuda" and device.index is not None:
+            torch.cuda.set_device(
+                device
+            )  # NCCL's batches run on the current GPU, whatever their tensors are on
         self.rows, self.cols = rows, cols
         self.row, self.col = divmod(dist.get_rank(), cols)
         self.accumulator = accumulator
@@ -75,8 +80,8 @@ class MeshRank:
 
     def run(self, description: Description) -> None:
         """Run the whole program; raises ValueError for a step that ranks do not know."""
-        for step in description.program:
-            self._run_step(step, 0)
+        for step, turn in description.execution():
+            self._run_step(step, turn)
 
     def gather(self, name: str) -> Array | None:
         """A tensor of the whole mesh on rank 0, ``[y slots, x slots, *tile]``; None on the others."""
@@ -89,15 +94,8 @@ class MeshRank:
         grid = [parts[row * self.cols : (row + 1) * self.cols] for row in range(self.rows)]
         return torch.cat([torch.cat(line, dim=1) for line in grid], dim=0).cpu().numpy()
 
-    def _run_step(self, step: Step, turn: int) -> None:
-        if isinstance(step, Repeat):
-            for repetition in range(step.count):
-                for inner in step.body:
-                    self._run_step(inner, repetition)
-        elif isinstance(step, Together):
-            for inner in step.steps:
-                self._run_step(inner, turn)
-        elif isinstance(step, Multiply):
+    def _run_step(self, step: Leaf, turn: int) -> None:
+        if isinstance(step, Multiply):
             self._multiply(step)
         elif isinstance(step, Shift):
             self._shift(step) if step.skew is None else self._skewed_shift(step, step.skew, turn)

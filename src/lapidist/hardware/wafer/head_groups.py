@@ -3,7 +3,8 @@
 Columns are cut into as many groups as divide both them and the key/value heads. A group holds whole heads, with the
 queries that share them (grouped-query attention), and each head's dimensions are spread over the group's columns, so
 attention runs inside groups. A column has a dimension together with the one that RoPE rotates it with. All of this is
-an order of weight columns, fixed when weights are placed.
+an order of weight columns, fixed when weights are placed. Where only the first channels of a head are rotated, the
+others are paired up too, for no more than their place.
 """
 
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ class LayerShape(Protocol):
 
 @dataclass(frozen=True)
 class HeadGroups:
-    """Heads of a layer on ``cols`` columns.
+    """Heads of a layer on ``cols`` columns; ``rotary_dim`` channels of a head are rotated, 0 for all.
 
     Raises
     ------
@@ -45,6 +46,7 @@ class HeadGroups:
     num_heads: int
     num_kv_heads: int
     head_dim: int
+    rotary_dim: int = 0
 
     def __post_init__(self) -> None:
         if self.num_heads % self.num_kv_heads or self.head_dim % 2:
@@ -52,10 +54,14 @@ class HeadGroups:
                 f"heads must be a multiple of key/value heads and head_dim even, got {self.num_heads} heads, "
                 f"{self.num_kv_heads} key/value heads and head_dim {self.head_dim}"
             )
+        if self.rotary_dim % 2 or not 0 <= self.rotary_dim <= self.head_dim:
+            raise ValueError(
+                f"rotary_dim must be even and from 0 to head_dim {self.head_dim}, got {self.rotary_dim}"
+            )
 
     @staticmethod
-    def of(shape: LayerShape, cols: int) -> "HeadGroups":
-        return HeadGroups(cols, shape.num_heads, shape.num_kv_heads, shape.head_dim)
+    def of(shape: LayerShape, cols: int, rotary_dim: int = 0) -> "HeadGroups":
+        return HeadGroups(cols, shape.num_heads, shape.num_kv_heads, shape.head_dim, rotary_dim)
 
     @property
     def groups(self) -> int:
@@ -107,11 +113,11 @@ class HeadGroups:
 
     def query_columns(self) -> Indices:
         """Channels of the query projection in a column's order; ``[cols, kv_heads, queries_per_kv, rotated]``."""
-        return self._channels(self.query_head_of, self._rotated_dims())
+        return self._channels(self.query_head_of, self.rotated_dims())
 
     def key_columns(self) -> Indices:
         """Channels of the key projection in a column's order; ``[cols, kv_heads, rotated]``."""
-        return self._channels(self.kv_head_of, self._rotated_dims())
+        return self._channels(self.kv_head_of, self.rotated_dims())
 
     def value_columns(self, slots_per_core: int = 1) -> Indices:
         """Channels of the value projection; ``[cols, slots_per_core, kv_heads, values]``."""
@@ -121,10 +127,13 @@ class HeadGroups:
         """Channels that the output projection reads; ``[cols, slots_per_core, kv_heads, queries_per_kv, values]``."""
         return self._channels(self.query_head_of, self._value_dims(slots_per_core))
 
-    def _rotated_dims(self) -> Indices:
+    def rotated_dims(self) -> Indices:
         """Dimensions of a head by column, first halves of pairs and then second halves; ``[cols, rotated]``."""
-        second = np.where(self.pair_of == PADDING, PADDING, self.pair_of + self.head_dim // 2)
-        return np.concatenate([self.pair_of, second], axis=1)
+        turning = (self.rotary_dim or self.head_dim) // 2
+        passing = self.head_dim // 2 - turning
+        first = np.concatenate([np.arange(turning), 2 * turning + np.arange(passing), [PADDING]])
+        second = np.concatenate([np.arange(turning) + turning, first[turning:-1] + passing, [PADDING]])
+        return np.concatenate([first[self.pair_of], second[self.pair_of]], axis=1)
 
     def _value_dims(self, slots_per_core: int) -> Indices:
         """``[cols, slots_per_core, values]``."""

@@ -95,6 +95,15 @@ class Flows:
         return self.sent + self.received + self.forwarded
 
     @cached_property
+    def by_direction(self) -> tuple["Flows", "Flows"]:
+        """Messages towards the first core of the line, and those away from it."""
+        up = self.target < self.source
+        return (
+            Flows(self.source[up], self.target[up], self.cores),
+            Flows(self.source[~up], self.target[~up], self.cores),
+        )
+
+    @cached_property
     def link_loads(self) -> tuple[Indices, Indices]:
         """Messages on each link upward (core ``i`` to ``i + 1``) and downward; two of ``[cores - 1]``."""
         up = self.target > self.source

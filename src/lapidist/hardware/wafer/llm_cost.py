@@ -1,20 +1,22 @@
 """What prefill, decode and whole requests of a decoder cost on a wafer, at full scale and without running them.
 
 Two accountings: ``complete`` costs the layers that the functional simulator computes with (grouped-query attention, a
-softmax for every head, SiLU over the whole feed-forward block); ``released`` costs the kernels that the paper timed,
-which skip some of that (:mod:`released_kernels`). Layers that do not fit into one region are spread over several, one
-after the other; one request uses one region at a time.
+softmax for every head, the activation over the whole feed-forward block, norms and biases of the model's family;
+sliding windows save nothing, as the simulated cores keep and score all tokens); ``released`` costs the kernels that the
+paper timed, which skip some of that (:mod:`released_kernels`). Layers that do not fit into one region are spread over
+several, one after the other; one request uses one region at a time.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
 from lapidist.hardware.wafer.cost import COMPONENTS, Component, Cost, CostModel
 from lapidist.hardware.wafer.decode_layer import DecodePlan, decode_head, decode_layer
+from lapidist.hardware.wafer.decoder_variant import DecoderVariant, ModelShape
 from lapidist.hardware.wafer.device import Device
-from lapidist.hardware.wafer.llm_memory import LLMMemory, ModelShape, Phase
+from lapidist.hardware.wafer.llm_memory import LLMMemory, Phase
 from lapidist.hardware.wafer.prefill_layer import PrefillPlan, prefill_layer
 from lapidist.hardware.wafer.published import released_groups
 from lapidist.hardware.wafer.regions import Grid, regions_on_wafer, require_on_wafer
@@ -90,7 +92,7 @@ class Transition:
 
 @dataclass(frozen=True)
 class RequestCost:
-    """One request alone on the wafer."""
+    """One request alone on the wafer; ``interval_seconds`` is a 90 % interval of ``seconds`` where one is known."""
 
     prompt: int
     output: int
@@ -99,6 +101,7 @@ class RequestCost:
     decode: PhaseCost
     clock_hz: float
     watts: float | None
+    interval_seconds: tuple[float, float] | None = None
 
     @property
     def cycles(self) -> float:
@@ -228,7 +231,7 @@ class LLMCost:
             raise ValueError(
                 f"a request has at least one token in and one out, got {prompt} in and {output} out"
             )
-        return RequestCost(
+        cost = RequestCost(
             prompt,
             output,
             self.prefill(prompt, prefill),
@@ -237,11 +240,12 @@ class LLMCost:
             self.device.clock_hz,
             self.device.watts,
         )
+        return replace(cost, interval_seconds=self.model.interval(cost.seconds))
 
     def _prefill_layer(self, tokens: int, grid: Grid) -> Cost:
         if self.kernels == "released":
             return self.model.program_cost(released_prefill_layer(self._released(grid), tokens, grid.rows))
-        plan = PrefillPlan(self.shape, grid.rows, grid.cols, tokens)
+        plan = PrefillPlan(self.shape, grid.rows, grid.cols, tokens, DecoderVariant.of(self.shape))
         return self.model.cost(prefill_layer(plan, 1, self.element_bytes))
 
     def _decode_layer(self, context: int, grid: Grid) -> Cost:
@@ -253,7 +257,14 @@ class LLMCost:
         return self.model.cost(decode_layer(self._decode_plan(context, grid), 1, self.element_bytes))
 
     def _decode_plan(self, context: int, grid: Grid) -> DecodePlan:
-        return DecodePlan(self.shape, grid.rows, grid.cols, -(-context // grid.rows), phases=self.phases)
+        return DecodePlan(
+            self.shape,
+            grid.rows,
+            grid.cols,
+            -(-context // grid.rows),
+            phases=self.phases,
+            variant=DecoderVariant.of(self.shape),
+        )
 
     def _released(self, grid: Grid) -> ReleasedLayer:
         if grid.rows != grid.cols:

@@ -1,26 +1,17 @@
 """What a model takes of the cores of a region, how many regions it needs, and how long its KV cache can grow."""
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 from lapidist.hardware.wafer.decode_layer import DecodePlan, decode_layer
+from lapidist.hardware.wafer.decoder_variant import DecoderVariant, ModelShape
 from lapidist.hardware.wafer.description import Description
 from lapidist.hardware.wafer.device import Device
-from lapidist.hardware.wafer.head_groups import LayerShape
 from lapidist.hardware.wafer.kv_capacity import concat_capacity, shift_capacity
 from lapidist.hardware.wafer.prefill_layer import PrefillPlan, prefill_layer
 from lapidist.hardware.wafer.regions import Grid, regions_on_wafer, require_on_wafer
 
 Phase = Literal["prefill", "decode"]
-
-
-class ModelShape(LayerShape, Protocol):
-    """What a forecast needs of a model; every ``workload.lowering.DecoderShape`` has it."""
-
-    @property
-    def num_layers(self) -> int: ...
-    @property
-    def vocab_size(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -143,10 +134,11 @@ class LLMMemory:
 
     def _peak_bytes(self, phase: Phase, grid: Grid, tokens: int, layers: int) -> int:
         described: Description
+        variant = DecoderVariant.of(self.shape)
         if phase == "prefill":
-            plan = PrefillPlan(self.shape, grid.rows, grid.cols, tokens)
+            plan = PrefillPlan(self.shape, grid.rows, grid.cols, tokens, variant)
             described = prefill_layer(plan, layers, self.element_bytes)
         else:
-            room = DecodePlan(self.shape, grid.rows, grid.cols, -(-tokens // grid.rows))
+            room = DecodePlan(self.shape, grid.rows, grid.cols, -(-tokens // grid.rows), variant=variant)
             described = decode_layer(room, layers, self.element_bytes)
         return described.summary().peak_bytes

@@ -17,6 +17,7 @@ from lapidist.workload.text_files import read_lines
 
 _GEMM_COLUMNS = ("P", "Mt", "Kt", "Nt")
 _GEMV_COLUMNS = ("P", "Mt", "Nt", "G")
+_DIGITS = 5  # of sides of meshes and tiles; no wafer has longer ones
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,13 @@ def read_kernel_runs(path: Path) -> list[KernelRun]:
         sentence names file and line.
     """
     rows = csv.DictReader(read_lines(path))
+    try:
+        return _read(path, rows)
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {rows.line_num}: no CSV ({error})") from None
+
+
+def _read(path: Path, rows: "csv.DictReader[str]") -> list[KernelRun]:
     header = [name.strip() for name in rows.fieldnames or ()]
     rows.fieldnames = header
     columns, measurement = _kind(path, header)
@@ -81,9 +89,10 @@ def _gemv(label: str, row: Mapping[str, int], cycles: float) -> Measurement:
 
 
 def _whole(text: str | None, name: str, where: str) -> int:
-    if text is None or not text.strip().isdecimal() or int(text) < 1:
-        raise ValueError(f"{where}: {name} must be a whole number from 1, got {text!r}")
-    return int(text)
+    digits = (text or "").strip()
+    if not digits.isdecimal() or len(digits) > _DIGITS or int(digits) < 1:
+        raise ValueError(f"{where}: {name} must be a whole number from 1 to {'9' * _DIGITS}, got {text!r}")
+    return int(digits)
 
 
 def _positive(text: str | None, where: str) -> float:

@@ -3,13 +3,14 @@
 Activations ``B L_y E_x``: tokens over rows, channels over columns. Nine products (Q, K, V, QK^T, SV, output, gate, up,
 down) run as MeshGEMM or MeshGEMM-T; an operand is aligned once and used by all products that read it. Attention runs
 in groups of columns (:mod:`head_groups`), for which routers are programmed anew. V is skewed along y on the mesh, as
-its product with the scores needs it.
+its product with the scores needs it. Norms of queries and keys (Qwen3) are summed in the groups too.
 """
 
 from dataclasses import dataclass
 from math import lcm
 
 from lapidist.hardware.wafer.communications import Communication, ReduceToRing, Reduction, Shift
+from lapidist.hardware.wafer.decoder_variant import LLAMA, DecoderVariant
 from lapidist.hardware.wafer.description import Description, Tile
 from lapidist.hardware.wafer.gemm_algorithms import align, compute_shift
 from lapidist.hardware.wafer.gemv_algorithms import pipeline_allreduce
@@ -27,14 +28,14 @@ class PrefillPlan:
 
     Attributes
     ----------
-    biased : queries, keys and values have a bias (Qwen2).
+    variant : where the model differs from Llama.
     """
 
     shape: LayerShape
     rows: int
     cols: int
     tokens: int
-    biased: bool = False
+    variant: DecoderVariant = LLAMA
 
     def __post_init__(self) -> None:
         if min(self.rows, self.cols, self.tokens) < 1:
@@ -44,7 +45,7 @@ class PrefillPlan:
 
     @property
     def heads(self) -> HeadGroups:
-        return HeadGroups.of(self.shape, self.cols)
+        return HeadGroups.of(self.shape, self.cols, self.variant.rotary_dim)
 
     @property
     def slots(self) -> int:
@@ -130,14 +131,15 @@ def prefill_layer(plan: PrefillPlan, layers: int = 1, element_bytes: int = 2) ->
         plan.cols,
         _tiles(plan, layers),
         (
-            *_normalize(plan, "norm1"),
+            *_normalize(plan, "x", "norm1", "a"),
             *_projections(plan),
             Reconfigure(),
+            *_split_heads(plan),
             *_scores(plan),
             *_attend(plan),
             Reconfigure(),
             *_output(plan),
-            *_normalize(plan, "norm2"),
+            *_normalize(plan, "x", "norm2", "a"),
             *_feed_forward(plan),
         ),
         element_bytes,
@@ -178,13 +180,13 @@ def _local(
     return Pointwise(operation, tuple(inputs.split(",")), tuple(outputs.split(",")), elements, function)
 
 
-def _normalize(plan: PrefillPlan, norm: str) -> tuple[Step, ...]:
+def _normalize(plan: PrefillPlan, source: str, norm: str, target: str) -> tuple[Step, ...]:
     """RMSNorm: squares are summed along x."""
     line = Line("x", plan.cols)
     return (
-        _local(plan, "square_sum", "x", "sums", plan.hidden, "square sums"),
+        _local(plan, "square_sum", source, "sums", plan.hidden, "square sums"),
         *pipeline_allreduce("sums", plan.row_tokens, line, root="middle"),
-        _local(plan, "normalize", f"x,sums,{norm}", "a", plan.hidden, "normalize"),
+        _local(plan, "normalize", f"{source},sums,{norm}", target, plan.hidden, "normalize"),
     )
 
 
@@ -194,21 +196,46 @@ def _projections(plan: PrefillPlan) -> tuple[Step, ...]:
         _product(plan, "a", "wq", "q", plan.hidden, plan.queries),
         _product(plan, "a", "wk", "k", plan.hidden, plan.keys),
         _product(plan, "a", "wv", "v", plan.hidden, plan.values),
-        *_biases(plan),
+        *_bias(plan, "q", "bq", plan.queries, plan.variant.qkv_bias),
+        *_bias(plan, "k", "bk", plan.keys, plan.variant.qkv_bias),
+        *_bias(plan, "v", "bv", plan.values, plan.variant.qkv_bias),
+    )
+
+
+def _bias(plan: PrefillPlan, tile: str, bias: str, width: int, present: bool) -> tuple[Step, ...]:
+    return (_local(plan, "add", f"{tile},{bias}", tile, width, "add"),) if present else ()
+
+
+def _block_end(plan: PrefillPlan, out: str, norm: str) -> tuple[Step, ...]:
+    """Gemma-2's norm behind a block, and the residual sum."""
+    return (
+        *(_normalize(plan, out, norm, out) if plan.variant.sandwich_norms else ()),
+        _local(plan, "add", f"x,{out}", "x", plan.hidden, "add"),
+    )
+
+
+def _split_heads(plan: PrefillPlan) -> tuple[Step, ...]:
+    """Queries, keys and values by head; the former two normalized over each head if need be, and rotated."""
+    return (
+        *(_normalize_heads(plan) if plan.variant.qk_norm else ()),
         _local(plan, "rope", "q", "queries", plan.queries, "query heads"),
         _local(plan, "rope", "k", "keys", plan.keys, "key heads"),
         _local(plan, "copy", "v", "values", plan.values, "value heads"),
     )
 
 
-def _biases(plan: PrefillPlan) -> tuple[Step, ...]:
-    if not plan.biased:
-        return ()
+def _normalize_heads(plan: PrefillPlan) -> tuple[Step, ...]:
     return (
-        _local(plan, "add", "q,bq", "q", plan.queries, "add"),
-        _local(plan, "add", "k,bk", "k", plan.keys, "add"),
-        _local(plan, "add", "v,bv", "v", plan.values, "add"),
+        _local(plan, "square_sum", "q,k", "head sums", plan.queries + plan.keys, "head square sums"),
+        *_group_allreduce(plan, "head sums", _normalized_rows(plan), "sum"),
+        _local(plan, "normalize", "q,head sums,q norm", "q", plan.queries, "normalize queries"),
+        _local(plan, "normalize", "k,head sums,k norm", "k", plan.keys, "normalize keys"),
     )
+
+
+def _normalized_rows(plan: PrefillPlan) -> int:
+    """Query and key heads of a core's tokens."""
+    return plan.heads.kv_heads * (plan.heads.queries_per_kv + 1) * plan.row_tokens
 
 
 def _scores(plan: PrefillPlan) -> tuple[Step, ...]:
@@ -228,25 +255,31 @@ def _scores(plan: PrefillPlan) -> tuple[Step, ...]:
         )
     )  # fmt: skip
     elements = _score_elements(plan)
+    softcap = (Pointwise("softcap", ("scores",), ("scores",), elements, "cap scores"),)
     return (
         Repeat(plan.group_slots, (step,)),
+        *(softcap if plan.variant.attention_softcap else ()),
         Pointwise("mask", ("scores",), ("scores", "maxima"), elements, "mask"),
-        *_group_allreduce(plan, "maxima", "max"),
+        *_group_allreduce(plan, "maxima", _score_rows(plan), "max"),
         Pointwise("softmax", ("scores", "maxima"), ("scores", "sums"), elements, "exponentials"),
-        *_group_allreduce(plan, "sums", "sum"),
+        *_group_allreduce(plan, "sums", _score_rows(plan), "sum"),
         Pointwise("scale", ("scores", "sums"), ("scores",), elements, "divide"),
     )
 
 
+def _score_rows(plan: PrefillPlan) -> int:
+    """Query heads of a core's tokens."""
+    return plan.heads.kv_heads * plan.heads.queries_per_kv * plan.row_tokens
+
+
 def _score_elements(plan: PrefillPlan) -> int:
-    keys = plan.group_slots_per_col * plan.group_slot_tokens
-    return plan.heads.kv_heads * plan.heads.queries_per_kv * plan.row_tokens * keys
+    return _score_rows(plan) * plan.group_slots_per_col * plan.group_slot_tokens
 
 
-def _group_allreduce(plan: PrefillPlan, tile: str, operation: Reduction) -> tuple[Communication, ...]:
-    heads = plan.heads
-    line = Line("x", heads.cores, groups=heads.groups)
-    elements = heads.kv_heads * heads.queries_per_kv * plan.row_tokens
+def _group_allreduce(
+    plan: PrefillPlan, tile: str, elements: int, operation: Reduction
+) -> tuple[Communication, ...]:
+    line = Line("x", plan.heads.cores, groups=plan.heads.groups)
     return pipeline_allreduce(tile, elements, line, operation, "middle")
 
 
@@ -274,7 +307,8 @@ def _output(plan: PrefillPlan) -> tuple[Step, ...]:
         _local(plan, "copy", "attended", "a", plan.attended, "merge heads"),
         _align(plan, "a", plan.attended),
         _product(plan, "a", "wo", "attention out", plan.attended, plan.hidden),
-        _local(plan, "add", "x,attention out", "x", plan.hidden, "add"),
+        *_bias(plan, "attention out", "bo", plan.hidden, plan.variant.o_bias),
+        *_block_end(plan, "attention out", "post norm1"),
     )
 
 
@@ -283,10 +317,13 @@ def _feed_forward(plan: PrefillPlan) -> tuple[Step, ...]:
         _align(plan, "a", plan.hidden),
         _product(plan, "a", "wgate", "gate", plan.hidden, plan.intermediate),
         _product(plan, "a", "wup", "up", plan.hidden, plan.intermediate),
-        _local(plan, "silu", "gate,up", "a", plan.intermediate, "silu times"),
+        *_bias(plan, "gate", "bgate", plan.intermediate, plan.variant.mlp_bias),
+        *_bias(plan, "up", "bup", plan.intermediate, plan.variant.mlp_bias),
+        _local(plan, plan.variant.activation, "gate,up", "a", plan.intermediate, "activation"),
         _align(plan, "a", plan.intermediate),
         _product(plan, "a", "wdown", "mlp out", plan.intermediate, plan.hidden),
-        _local(plan, "add", "x,mlp out", "x", plan.hidden, "add"),
+        *_bias(plan, "mlp out", "bdown", plan.hidden, plan.variant.mlp_bias),
+        *_block_end(plan, "mlp out", "post norm2"),
     )
 
 
@@ -294,7 +331,7 @@ def _tiles(plan: PrefillPlan, layers: int) -> dict[str, Tile]:
     slots, heads = plan.slots_per_core, plan.heads
     hidden, wide = plan.hidden, plan.intermediate
     tokens = slots * plan.slot_tokens
-    row_heads = heads.kv_heads * heads.queries_per_kv * plan.row_tokens
+    row_heads = _score_rows(plan)
     group_values = plan.value_slots_per_col * heads.kv_heads * plan.head_values
     weights = {
         "wq": hidden * plan.queries,
@@ -307,12 +344,13 @@ def _tiles(plan: PrefillPlan, layers: int) -> dict[str, Tile]:
         "norm1": hidden,
         "norm2": hidden,
     }
-    if plan.biased:
-        weights |= {"bq": plan.queries, "bk": plan.keys, "bv": plan.values}
+    weights |= _variant_tiles(plan)
+    head_norms = ("q norm", "k norm") if plan.variant.qk_norm else ()
     work = {
         "sums": row_heads,
         "maxima": row_heads,
         "a": tokens * max(hidden, wide, plan.attended),
+        "head sums": _normalized_rows(plan) if head_norms else 0,
         "q": tokens * plan.queries,
         "k": tokens * plan.keys,
         "v": tokens * plan.values,
@@ -335,6 +373,22 @@ def _tiles(plan: PrefillPlan, layers: int) -> dict[str, Tile]:
         "x": Tile("x", tokens * hidden, "resident"),
         "caches of other layers": Tile("caches of other layers", earlier_caches, "resident"),
         **{name: Tile(name, layers * slots * size, "resident") for name, size in weights.items()},
+        **{name: Tile(name, layers * heads.rotated, "resident") for name in head_norms},
         **{name: Tile(name, size, "output") for name, size in cache.items()},
         **{name: Tile(name, size) for name, size in work.items()},
     }
+
+
+def _variant_tiles(plan: PrefillPlan) -> dict[str, int]:
+    """Elements in a slot of the parameters that Llama does not have."""
+    variant, hidden, wide = plan.variant, plan.hidden, plan.intermediate
+    found: dict[str, int] = {}
+    if variant.qkv_bias:
+        found |= {"bq": plan.queries, "bk": plan.keys, "bv": plan.values}
+    if variant.o_bias:
+        found["bo"] = hidden
+    if variant.mlp_bias:
+        found |= {"bgate": wide, "bup": wide, "bdown": hidden}
+    if variant.sandwich_norms:
+        found |= {"post norm1": hidden, "post norm2": hidden}
+    return found

@@ -20,7 +20,7 @@ SYSTEM = "WaferLLM"
 
 @dataclass(frozen=True)
 class PublishedModel:
-    """Shape of a model in the paper."""
+    """Shape of a model in the paper; all are Llamas but for Qwen2's biases."""
 
     name: str
     num_layers: int
@@ -29,6 +29,14 @@ class PublishedModel:
     num_heads: int
     num_kv_heads: int
     vocab_size: int
+    qkv_bias: bool = False
+    hidden_act: str = "silu"
+    o_bias: bool = False
+    mlp_bias: bool = False
+    qk_norm: bool = False
+    sandwich_norms: bool = False
+    attention_softcap: float | None = None
+    final_softcap: float | None = None
 
     @property
     def head_dim(self) -> int:

@@ -30,7 +30,7 @@ from lapidist.hardware.wafer.ring import (
     ring_order,
     ring_position,
 )
-from lapidist.hardware.wafer.steps import Multiply, Pointwise, Repeat, Step, Together
+from lapidist.hardware.wafer.steps import Leaf, Multiply, Pointwise
 
 Operation = Callable[..., Array | tuple[Array, ...]]
 
@@ -83,19 +83,12 @@ class Simulator:
         for name, tile in description.tiles.items():
             if tile.role in ("work", "output"):
                 self.tiles.pop(name, None)
-        for step in description.program:
-            self.run_step(step)
+        for step, turn in description.execution():
+            self.run_step(step, turn)
 
-    def run_step(self, step: Step, turn: int = 0) -> None:
-        """Run one step, the ``turn``-th of its loop. Inside :class:`Together`, listed order is a valid order."""
-        if isinstance(step, Repeat):
-            for repetition in range(step.count):
-                for inner in step.body:
-                    self.run_step(inner, repetition)
-        elif isinstance(step, Together):
-            for inner in step.steps:
-                self.run_step(inner, turn)
-        elif isinstance(step, Multiply):
+    def run_step(self, step: Leaf, turn: int = 0) -> None:
+        """Run one step in the ``turn``-th repetition of its loop; raises ValueError for one that is unknown."""
+        if isinstance(step, Multiply):
             self._multiply(step)
         elif isinstance(step, Pointwise):
             self._pointwise(step)
@@ -113,6 +106,8 @@ class Simulator:
             self._ring_exchange(step, turn)
         elif isinstance(step, Wave):
             self._wave(step)
+        else:
+            raise ValueError(f"the simulator knows no step of the kind {type(step).__name__}")
 
     def _multiply(self, step: Multiply) -> None:
         a, b = self.tiles[step.a], self.tiles[step.b]
@@ -252,17 +247,23 @@ class Simulator:
         self._count(line, step.flows.sent, step.flows.received, chunk_bytes)
 
     def _wave(self, step: Wave) -> None:
-        """Entries lie in the last dimension but one of a tile, the oldest first."""
-        occupancy = self.tiles[step.occupancy]
-        held = occupancy[:, 0, 0].tolist()
+        """Tiles are ``[rows, cols, batch, ..., entries, dims]``, the oldest entry first."""
+        batch = self.tiles[step.occupancy].shape[2]
+        arriving = self.tiles[step.arriving][0, 0] if step.arriving else np.ones(batch)
+        for sequence in np.flatnonzero(arriving):
+            self._wave_of(step, int(sequence))
+
+    def _wave_of(self, step: Wave, sequence: int) -> None:
+        occupancy = self.tiles[step.occupancy][:, :, sequence]
+        tiles = [self.tiles[name][:, :, sequence] for name in step.tiles]
+        held = occupancy[:, 0].tolist()
         top = self.rows - 1
         while top > 0 and 0 < held[top] >= held[top - 1]:
             top -= 1
-        if top < self.rows - 1 and held[top] >= self.tiles[step.tiles[0]].shape[-2]:
+        if top < self.rows - 1 and held[top] >= tiles[0].shape[-2]:
             raise ValueError(f"row {top} of the KV cache is full with {held[top]} tokens")
-        for name in step.tiles:
-            tile = self.tiles[name]
-            oldest = tile[:, ..., 0, :].copy()
+        for tile in tiles:
+            oldest = tile[..., 0, :].copy()
             for row in range(top, self.rows):
                 kept = held[row] - (row > top)
                 if row > top:
@@ -272,11 +273,9 @@ class Simulator:
         occupancy[top] += top < self.rows - 1
         occupancy[-1] -= top < self.rows - 1
         rows = np.arange(self.rows)
-        entry_bytes = sum(int(self.tiles[name][0, 0, ..., 0, :].nbytes) for name in step.tiles)
-        sent, received = (
-            (rows > top).astype(np.int64),
-            ((rows >= top) & (rows < self.rows - 1)).astype(np.int64),
-        )
+        entry_bytes = sum(int(tile[0, 0, ..., 0, :].nbytes) for tile in tiles)
+        sent = (rows > top).astype(np.int64)
+        received = ((rows >= top) & (rows < self.rows - 1)).astype(np.int64)
         self._count(step.line, sent, received, entry_bytes)
 
     def _cores_first(self, tile: Array, line: Line) -> Array:

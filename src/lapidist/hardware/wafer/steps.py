@@ -1,5 +1,6 @@
 """The steps of a mesh algorithm: work of every core on its own, communications, and how they are put together."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from lapidist.hardware.wafer.communications import COMMUNICATIONS, Communication
@@ -137,3 +138,21 @@ class Repeat:
 
 
 Step = Leaf | Together | Repeat | Reconfigure
+
+
+def unrolled(program: Iterable[Step]) -> Iterator[tuple[Leaf, int]]:
+    """Leaves in an order in which one core after the other could run them, each with the repetition of its loop.
+
+    Steps that are :class:`Together` come in the order in which they are listed, which is always a valid one.
+    """
+    for step in program:
+        if isinstance(step, Repeat):
+            for turn in range(step.count):
+                yield from ((leaf, turn) for inner in step.body for leaf in leaves(inner))
+        elif not isinstance(step, Reconfigure):
+            yield from ((leaf, 0) for leaf in leaves(step))
+
+
+def leaves(step: Leaf | Together) -> tuple[Leaf, ...]:
+    """The steps that overlap, or the one."""
+    return step.steps if isinstance(step, Together) else (step,)

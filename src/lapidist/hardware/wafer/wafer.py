@@ -80,6 +80,9 @@ class Wafer:
     def step(self, operators: Sequence[Operator]) -> Estimate:
         """Cost of a step; the whole device draws its power while it runs (NaN joules if that is not stated).
 
+        The interval is as wide as forecasts of whole models have been off (``CostConstants.relative_error``); there is
+        none where that is unknown or the step is none of those that constants were calibrated for.
+
         Raises
         ------
         ValueError : an operator's numbers are none that cores compute with, or it exchanges data between devices.
@@ -91,9 +94,9 @@ class Wafer:
             breakdown[operator.name] = breakdown.get(operator.name, 0.0) + seconds
         total = sum(breakdown.values())
         watts = math.nan if self.device.watts is None else self.device.watts
-        return Estimate(
-            total, total * watts, _bound(costs), breakdown, low_confidence=self._doubts(operators)
-        )
+        doubts = self._doubts(operators)
+        interval = None if doubts else self.model.interval(total)
+        return Estimate(total, total * watts, _bound(costs), breakdown, interval, doubts)
 
     def _doubts(self, operators: Sequence[Operator]) -> tuple[str, ...]:
         doubts = []

@@ -1,0 +1,81 @@
+"""What a decoder computes beyond or instead of Llama's layer, as far as it changes what cores do."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from lapidist.hardware.wafer.activations import ACTIVATIONS
+from lapidist.hardware.wafer.head_groups import LayerShape
+
+
+class ModelShape(LayerShape, Protocol):
+    """What a forecast needs of a model; every ``models.config.ModelConfig`` has it."""
+
+    @property
+    def num_layers(self) -> int: ...
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def hidden_act(self) -> str: ...
+    @property
+    def qkv_bias(self) -> bool: ...
+    @property
+    def o_bias(self) -> bool: ...
+    @property
+    def mlp_bias(self) -> bool: ...
+    @property
+    def qk_norm(self) -> bool: ...
+    @property
+    def sandwich_norms(self) -> bool: ...
+    @property
+    def attention_softcap(self) -> float | None: ...
+    @property
+    def final_softcap(self) -> float | None: ...
+
+
+@dataclass(frozen=True)
+class DecoderVariant:
+    """Where a decoder differs from Llama; by default nowhere.
+
+    Attributes
+    ----------
+    activation : of the gate: ``silu``, ``gelu`` or ``gelu_pytorch_tanh``.
+    qkv_bias, o_bias, mlp_bias : which projections have a bias (Qwen2; options of Llama, Qwen3 and Gemma-2).
+    qk_norm : queries and keys are normalized per head (Qwen3).
+    sandwich_norms : attention and feed-forward block have a norm behind them too (Gemma-2).
+    attention_softcap, final_softcap : scores and logits are capped (Gemma-2).
+    rotary_dim : channels of a head that are rotated, 0 for all (Phi-3's partial rotation).
+    """
+
+    activation: str = "silu"
+    qkv_bias: bool = False
+    o_bias: bool = False
+    mlp_bias: bool = False
+    qk_norm: bool = False
+    sandwich_norms: bool = False
+    attention_softcap: bool = False
+    final_softcap: bool = False
+    rotary_dim: int = 0
+
+    def __post_init__(self) -> None:
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(
+                f"the wafer does not know the activation {self.activation!r}; known are {', '.join(ACTIVATIONS)}"
+            )
+
+    @staticmethod
+    def of(model: ModelShape, rotary_dim: int = 0) -> "DecoderVariant":
+        """The model's; raises ValueError for an activation that is unknown."""
+        return DecoderVariant(
+            model.hidden_act,
+            model.qkv_bias,
+            model.o_bias,
+            model.mlp_bias,
+            model.qk_norm,
+            model.sandwich_norms,
+            model.attention_softcap is not None,
+            model.final_softcap is not None,
+            rotary_dim,
+        )
+
+
+LLAMA = DecoderVariant()
