@@ -1,10 +1,12 @@
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lapidist.workload import SequenceStep, Step, read_steps, write_steps
+from lapidist.workload import FilterStep, SequenceStep, Step, read_steps, write_steps
+from lapidist.workload.step import FilterWork
 
 _PAIRS = st.lists(st.tuples(st.integers(1, 10**6), st.integers(0, 10**9)), min_size=1, max_size=9)
 _DURATIONS = st.one_of(st.none(), st.floats(0, 1e9))
@@ -15,6 +17,22 @@ def test_lines_round_trip(pairs: list[tuple[int, int]], duration: float | None, 
     step = Step(
         tuple(SequenceStep(query, query + past) for query, past in pairs), len(pairs), duration, start
     )
+    assert Step.from_json_line(step.to_json_line()) == step
+
+
+_WORK = st.builds(
+    lambda work, layer, query, past: FilterStep(work, layer, query, query + past),
+    st.sampled_from(get_args(FilterWork)),
+    st.integers(0, 99),
+    st.integers(1, 10**6),
+    st.integers(0, 10**6),
+)
+
+
+@given(filters=st.lists(_WORK, max_size=4), restored=st.lists(st.integers(1, 10**6), max_size=3))
+def test_the_work_of_filters_round_trips(filters: list[FilterStep], restored: list[int]) -> None:
+    sequences = () if filters or restored else (SequenceStep(1, 1),)
+    step = Step(sequences, len(restored), filters=tuple(filters), restored=tuple(restored))
     assert Step.from_json_line(step.to_json_line()) == step
 
 
@@ -62,6 +80,15 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
         '{"sequences": [[1, 1]], "logit_rows": 1, "duration_seconds": -1}',
         '{"sequences": [[1, 1]], "logit_rows": 1, "duration_seconds": NaN}',
         '{"sequences": [[1, 1]], "logit_rows": 1, "start_seconds": [0]}',
+        '{"sequences": [[1, 1]], "logit_rows": 1, "filters": 3}',
+        '{"sequences": [[1, 1]], "logit_rows": 1, "filters": [["layer", 0, 1]]}',
+        '{"sequences": [[1, 1]], "logit_rows": 1, "filters": [["sleep", 0, 1, 1]]}',
+        '{"sequences": [[1, 1]], "logit_rows": 1, "filters": [["layer", -1, 1, 1]]}',
+        '{"sequences": [[1, 1]], "logit_rows": 1, "filters": [["layer", 0, 2, 1]]}',
+        '{"sequences": [[1, 1]], "logit_rows": 1, "filters": [["layer", 0.0, 1, 1]]}',
+        '{"sequences": [[1, 1]], "logit_rows": 1, "restored": [0]}',
+        '{"sequences": [[1, 1]], "logit_rows": 1, "restored": [true]}',
+        '{"sequences": [], "logit_rows": 2, "restored": [5]}',
         '{"sequences": [[1, 1]], "logit_rows": 1, "start_seconds": -1}',
         "[" * 100_000,
     ],
