@@ -1,24 +1,35 @@
 """What the commands that evaluate long prompts print and write."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 if TYPE_CHECKING:
-    from lapidist.evaluation.long_context.methods import Method
+    from lapidist.evaluation.long_context.evaluation_run import EvaluationRun
     from lapidist.evaluation.long_context.result import Evaluation
 
 
-def chosen_methods(given: str, keep: str | None) -> "list[Method]":
-    """
+@contextmanager
+def evaluation_run(
+    model: str, methods: str, keep: str | None, results: Path | None, dtype: str, device: str
+) -> "Iterator[EvaluationRun]":
+    """What is evaluated, with a progress bar.
+
     Raises
     ------
     ValueError : there is no such method or option, or ``keep`` is no share and no number of tokens.
     """
+    from lapidist.bundled import resolve_model
+    from lapidist.cli.progress import progress_bar
+    from lapidist.evaluation.long_context.evaluation_run import EvaluationRun
     from lapidist.evaluation.long_context.methods import parse_keep, parse_methods
 
-    return parse_methods(given, None if keep is None else parse_keep(keep))
+    chosen = parse_methods(methods, None if keep is None else parse_keep(keep))
+    with progress_bar() as progress:
+        yield EvaluationRun(resolve_model(model), chosen, results, dtype, device, progress)
 
 
 def present(evaluation: "Evaluation", row: str, json_file: str | None, plot: Path | None, title: str) -> None:

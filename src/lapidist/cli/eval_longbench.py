@@ -57,25 +57,13 @@ def longbench(
     Example: lapidist eval longbench /models/llama --data LongBench/data --methods full,gemfilter,snapkv --keep 1024
     --results out/longbench --json longbench.json
     """
-    from lapidist.bundled import resolve_model
-    from lapidist.cli.eval_long_context import chosen_methods
-    from lapidist.cli.progress import progress_bar
+    from lapidist.cli.eval_long_context import evaluation_run
     from lapidist.evaluation.longbench.evaluation import LongBenchSettings, evaluate_longbench
 
     eval_options.check_outputs(json_file, plot)
-    settings = LongBenchSettings(
-        data,
-        None if tasks is None else tuple(each.strip() for each in tasks.split(",")),
-        limit,
-        max_prompt_tokens,
-        chat,
-        dtype,
-        device,
-    )
-    with progress_bar() as progress:
-        evaluation = evaluate_longbench(
-            resolve_model(model), chosen_methods(methods, keep), settings, results, progress
-        )
+    settings = LongBenchSettings(data, eval_options.names(tasks), limit, max_prompt_tokens, chat)
+    with evaluation_run(model, methods, keep, results, dtype, device) as run:
+        evaluation = evaluate_longbench(run, settings)
     _present(evaluation, json_file, plot, title=f"LongBench on {model}")
 
 

@@ -56,9 +56,7 @@ def needle(
     Example: lapidist eval needle /models/llama --protocol published --haystack essays --methods full,gemfilter,snapkv
     --keep 1024 --results out/needle --json needle.json
     """
-    from lapidist.bundled import resolve_model
-    from lapidist.cli.eval_long_context import chosen_methods, present
-    from lapidist.cli.progress import progress_bar
+    from lapidist.cli.eval_long_context import evaluation_run, present
     from lapidist.evaluation.long_context.needle import PROTOCOLS, NeedleSettings, evaluate_needle
     from lapidist.evaluation.needle_facts import STYLES
 
@@ -67,19 +65,15 @@ def needle(
     if style is not None:
         eval_options.check_choice("--style", style, STYLES)
     settings = NeedleSettings(
-        protocol,
-        eval_options.whole_numbers("--lengths", lengths),
-        eval_options.percentages("--depths", depths),
-        trials,
-        needles,
-        style,
-        seed,
-        haystack,
-        dtype,
-        device,
+        lengths=eval_options.whole_numbers("--lengths", lengths),
+        seed=seed,
+        haystack=haystack,
+        protocol=protocol,
+        depths=eval_options.percentages("--depths", depths),
+        trials=trials,
+        needles=needles,
+        style=style,
     )
-    with progress_bar() as progress:
-        evaluation = evaluate_needle(
-            resolve_model(model), chosen_methods(methods, keep), settings, results, progress
-        )
+    with evaluation_run(model, methods, keep, results, dtype, device) as run:
+        evaluation = evaluate_needle(run, settings)
     present(evaluation, "depth", json_file, plot, title=f"needles found by {model}, {protocol} protocol")

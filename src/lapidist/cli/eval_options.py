@@ -112,6 +112,11 @@ def whole_numbers(option: str, given: str | None) -> tuple[int, ...] | None:
     return numbers
 
 
+def names(given: str | None) -> tuple[str, ...] | None:
+    """Names separated by commas."""
+    return None if given is None else tuple(each.strip() for each in given.split(","))
+
+
 def percentages(option: str, given: str | None) -> tuple[int, ...] | None:
     """Numbers from 0 to 100, separated by commas.
 

@@ -56,28 +56,22 @@ def ruler(
     Example: lapidist eval ruler /models/llama --lengths 4096,8192 --samples 100 --haystack essays --questions
     dev-v2.0.json --json ruler.json --plot ruler.png
     """
-    from lapidist.bundled import resolve_model
-    from lapidist.cli.eval_long_context import chosen_methods, present
-    from lapidist.cli.progress import progress_bar
+    from lapidist.cli.eval_long_context import evaluation_run, present
     from lapidist.evaluation.ruler.evaluation import RulerSettings, evaluate_ruler
     from lapidist.evaluation.ruler.tasks import PHRASINGS
 
     eval_options.check_outputs(json_file, plot)
     eval_options.check_choice("--phrasing", phrasing, PHRASINGS)
     settings = RulerSettings(
-        eval_options.whole_numbers("--lengths", lengths),
-        None if tasks is None else tuple(each.strip() for each in tasks.split(",")),
-        samples,
-        phrasing,
-        chat,
-        seed,
-        haystack,
-        tuple(questions or ()),
-        dtype,
-        device,
+        lengths=eval_options.whole_numbers("--lengths", lengths),
+        seed=seed,
+        haystack=haystack,
+        tasks=eval_options.names(tasks),
+        samples=samples,
+        phrasing=phrasing,
+        chat=chat,
+        questions=tuple(questions or ()),
     )
-    with progress_bar() as progress:
-        evaluation = evaluate_ruler(
-            resolve_model(model), chosen_methods(methods, keep), settings, results, progress
-        )
+    with evaluation_run(model, methods, keep, results, dtype, device) as run:
+        evaluation = evaluate_ruler(run, settings)
     present(evaluation, "task", json_file, plot, title=f"RULER on {model}, phrasing {phrasing}")

@@ -8,6 +8,7 @@ import pytest
 from lapidist import LLM
 from lapidist.bundled import TINY
 from lapidist.evaluation.haystack import haystack_of
+from lapidist.evaluation.long_context.evaluation_run import EvaluationRun
 from lapidist.evaluation.long_context.generated_prose import generated_prose
 from lapidist.evaluation.long_context.methods import parse_methods
 from lapidist.evaluation.long_context.needle import NeedleSettings, evaluate_needle
@@ -82,11 +83,10 @@ def test_a_run_goes_on_where_it_stopped(tmp_path: Path, llama_directory: Path) -
     def run(lengths: tuple[int, ...], **settings: object) -> list[str]:
         told.clear()
         evaluate_needle(
-            llama_directory,
-            FULL,
+            EvaluationRun(
+                llama_directory, FULL, tmp_path, progress=lambda label, done, total: told.append(label)
+            ),
             NeedleSettings(lengths=lengths, depths=(0, 100), **settings),  # type: ignore[arg-type]
-            tmp_path,
-            lambda label, done, total: told.append(label),
         )
         return sorted(set(told))
 
@@ -99,7 +99,7 @@ def test_a_run_goes_on_where_it_stopped(tmp_path: Path, llama_directory: Path) -
 def test_what_cannot_be_asked(llama_directory: Path, tmp_path: Path) -> None:
     def refused(message: str, **settings: object) -> None:
         with pytest.raises(ValueError, match=message):
-            evaluate_needle(llama_directory, FULL, NeedleSettings(**settings))  # type: ignore[arg-type]
+            evaluate_needle(EvaluationRun(llama_directory, FULL), NeedleSettings(**settings))  # type: ignore[arg-type]
 
     refused("a prompt of 1000 tokens is longer than the model's context of 512", lengths=(1000,))
     refused("a prompt of 30 tokens is too short", lengths=(30,))
@@ -111,9 +111,10 @@ def test_what_cannot_be_asked(llama_directory: Path, tmp_path: Path) -> None:
 
 
 def test_the_template_flag_stands_in_the_settings(llama_directory: Path) -> None:
-    chat = evaluate_needle(llama_directory, FULL, NeedleSettings(lengths=(300,), depths=(50,)))
+    chat = evaluate_needle(EvaluationRun(llama_directory, FULL), NeedleSettings(lengths=(300,), depths=(50,)))
     assert chat.settings["chat_template"] is True
     plain = evaluate_needle(
-        llama_directory, FULL, NeedleSettings(lengths=(300,), depths=(50,), style="number")
+        EvaluationRun(llama_directory, FULL),
+        NeedleSettings(lengths=(300,), depths=(50,), style="number"),
     )
     assert plain.settings["chat_template"] is False

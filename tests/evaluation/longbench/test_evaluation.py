@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from lapidist.evaluation.long_context.case import Outcome
+from lapidist.evaluation.long_context.evaluation_run import EvaluationRun
 from lapidist.evaluation.long_context.methods import parse_methods
 from lapidist.evaluation.long_context.result import MethodResult
 from lapidist.evaluation.longbench.data import read_task
@@ -35,7 +36,9 @@ def test_every_task_runs_and_says_how(model: Path, tmp_path: Path) -> None:
     for chat, tasks in ((False, tuple(TASKS)), (True, ("hotpotqa", "trec"))):
         folder = tmp_path / f"results-{chat}"
         methods = parse_methods("full,streamingllm" if chat else "full", 0.5)
-        evaluation = evaluate_longbench(model, methods, LongBenchSettings(data, tasks, chat=chat), folder)
+        evaluation = evaluate_longbench(
+            EvaluationRun(model, methods, folder), LongBenchSettings(data, tasks, chat=chat)
+        )
         content = json.loads(longbench_json(evaluation))
         assert content["settings"]["chat_template"] is chat
         for method in content["methods"]:
@@ -49,7 +52,9 @@ def test_every_task_runs_and_says_how(model: Path, tmp_path: Path) -> None:
 def test_defaults_and_limits(model: Path, tmp_path: Path) -> None:
     data = write_sample(tmp_path, examples=2)
     (tmp_path / "narrativeqa.jsonl").unlink()
-    evaluation = evaluate_longbench(model, FULL, LongBenchSettings(data, limit=1, max_tokens=100))
+    evaluation = evaluate_longbench(
+        EvaluationRun(model, FULL), LongBenchSettings(data, limit=1, max_tokens=100)
+    )
     [result] = evaluation.results
     assert result.columns == GEMFILTER_TASKS[1:]
     assert all(len(outcomes) == 1 for outcomes in result.outcomes.values())
@@ -83,8 +88,8 @@ def test_scores_are_percent_of_the_mean() -> None:
 def test_what_cannot_be_run(model: Path, llama_directory: Path, tmp_path: Path) -> None:
     data = write_sample(tmp_path, examples=1)
     with pytest.raises(ValueError, match="there is no task 'magic'"):
-        evaluate_longbench(model, FULL, LongBenchSettings(data, ("magic",)))
+        evaluate_longbench(EvaluationRun(model, FULL), LongBenchSettings(data, ("magic",)))
     with pytest.raises(ValueError, match="at least 64 tokens, got 5"):
-        evaluate_longbench(model, FULL, LongBenchSettings(data, ("trec",), max_tokens=5))
+        evaluate_longbench(EvaluationRun(model, FULL), LongBenchSettings(data, ("trec",), max_tokens=5))
     with pytest.raises(ValueError, match="a context of 512 tokens is too short for task gov_report"):
-        evaluate_longbench(llama_directory, FULL, LongBenchSettings(data, ("gov_report",)))
+        evaluate_longbench(EvaluationRun(llama_directory, FULL), LongBenchSettings(data, ("gov_report",)))

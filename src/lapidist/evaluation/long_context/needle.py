@@ -1,74 +1,52 @@
 """``lapidist eval needle``: needles by depth and length, by the clean or the published protocol, method by method."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from lapidist.engine.llm import LLM
 from lapidist.evaluation.haystack import haystack_of
 from lapidist.evaluation.long_context import needle_grid, published_needle
 from lapidist.evaluation.long_context.case import Case
+from lapidist.evaluation.long_context.evaluation_run import EvaluationRun, GeneratedPrompts
 from lapidist.evaluation.long_context.haystack_files import read_haystack
-from lapidist.evaluation.long_context.methods import Method
 from lapidist.evaluation.long_context.result import Evaluation
-from lapidist.evaluation.long_context.run import Progress, run_methods
-from lapidist.evaluation.long_context.store import OutcomeStore, fingerprint
 from lapidist.evaluation.needle import lengths_within
 from lapidist.evaluation.text import joined
-from lapidist.models.config import ModelConfig
 from lapidist.models.tokenizer import Tokenizer
 
 PROTOCOLS = ("clean", "published")
 
 
-@dataclass(frozen=True)
-class NeedleSettings:
-    """What is hidden, and where.
+@dataclass(frozen=True, kw_only=True)
+class NeedleSettings(GeneratedPrompts):
+    """What is hidden, and where. Without ``lengths`` they are four powers of two up to the context, or as published, as
+    far as the context goes.
 
     Attributes
     ----------
     protocol : one of ``PROTOCOLS``.
-    lengths : in tokens; None is four powers of two up to the context, or as published, as far as the context goes.
     depths : in percent; None is the ten published ones.
     trials, needles, style, seed : of the clean protocol. Of ``needles`` facts one is asked for, the others are at
         random depths. ``style`` is one of ``needle_facts.STYLES``; None is chat if the model has a template, else
         number.
-    haystack : file or folder of text; None is generated prose.
     """
 
     protocol: str = "clean"
-    lengths: tuple[int, ...] | None = None
     depths: tuple[int, ...] | None = None
     trials: int = 1
     needles: int = 1
     style: str | None = None
-    seed: int = 0
-    haystack: Path | None = None
-    dtype: str = "auto"
-    device: str = "cpu"
 
 
-def evaluate_needle(
-    model: Path,
-    methods: Sequence[Method],
-    settings: NeedleSettings,
-    folder: Path | None = None,
-    progress: Progress = lambda label, done, total: None,
-) -> Evaluation:
+def evaluate_needle(run: EvaluationRun, settings: NeedleSettings) -> Evaluation:
     """Scores by depth (rows) and length (columns) of every method.
-
-    Parameters
-    ----------
-    folder : for outcomes, see ``store.OutcomeStore``.
 
     Raises
     ------
-    ValueError : a length does not suit the model, the needle or the haystack, a haystack cannot be read, or as ``LLM``.
+    ValueError : a length does not suit the model, the needle or the haystack, a haystack cannot be read, or as
+        ``EvaluationRun.evaluate``.
     """
-    context = ModelConfig.from_directory(model).max_position_embeddings
-    tokenizer = Tokenizer.from_directory(model)
+    context, tokenizer = run.context, run.tokenizer
     clean = settings.protocol == "clean"
     default = needle_grid.default_lengths(context) if clean else published_needle.lengths_between(0, context)
     lengths = lengths_within(context, settings.lengths or default)
@@ -82,28 +60,15 @@ def evaluate_needle(
         cases_of, described = _clean(documents, tokenizer, settings)
     else:
         cases_of, described = _published(documents, tokenizer, settings, max(lengths))
-    described |= {
-        "model": model.name,
-        "fingerprint": fingerprint(model),
-        "dtype": settings.dtype,
-        "haystack": "generated" if settings.haystack is None else settings.haystack.name,
-        "haystack_sha256": hashlib.sha256(joined(documents).encode("utf-8", "replace")).hexdigest()[:16]
-        if settings.haystack is not None
-        else None,
-    }
-    store = OutcomeStore(folder, described)
     first = cases_of(str(min(lengths)))  # what does not fit is noticed before the model is loaded
-    longest = min(context, max(lengths) + 256)
-    llm = LLM(model, dtype=settings.dtype, device=settings.device, max_model_len=longest)
-    results = run_methods(
-        llm,
-        methods,
+    return run.evaluate(
+        "needle",
+        described | settings.described(joined(documents)),
         [str(length) for length in lengths],
         lambda column: first if column == str(min(lengths)) else cases_of(column),
-        store,
-        progress,
+        longest=min(context, max(lengths) + 256),
+        notes=_notes(settings, described),
     )
-    return Evaluation("needle", described, results, _notes(settings, described))
 
 
 def _clean(

@@ -7,16 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from lapidist.engine.llm import LLM
 from lapidist.evaluation.long_context.case import Case
-from lapidist.evaluation.long_context.methods import Method
+from lapidist.evaluation.long_context.evaluation_run import EvaluationRun
 from lapidist.evaluation.long_context.result import Evaluation, MethodResult
-from lapidist.evaluation.long_context.run import Progress, run_methods
-from lapidist.evaluation.long_context.store import OutcomeStore, fingerprint
 from lapidist.evaluation.longbench.data import Example, present_tasks, read_task
 from lapidist.evaluation.longbench.prompts import prompt_tokens
 from lapidist.evaluation.longbench.tasks import GEMFILTER_TASKS, TASKS, LongBenchTask
-from lapidist.models.config import ModelConfig
 from lapidist.models.tokenizer import Tokenizer
 
 PUBLISHED_MAX_TOKENS = 128_000
@@ -43,27 +39,15 @@ class LongBenchSettings:
     limit: int | None = None
     max_tokens: int | None = None
     chat: bool = False
-    dtype: str = "auto"
-    device: str = "cpu"
 
 
-def evaluate_longbench(
-    model: Path,
-    methods: Sequence[Method],
-    settings: LongBenchSettings,
-    folder: Path | None = None,
-    progress: Progress = lambda label, done, total: None,
-) -> Evaluation:
+def evaluate_longbench(run: EvaluationRun, settings: LongBenchSettings) -> Evaluation:
     """Scores of every method, a column per task.
-
-    Parameters
-    ----------
-    folder : for outcomes, see ``store.OutcomeStore``.
 
     Raises
     ------
     ValueError : there is no such task, its file is absent or broken, ``max_tokens`` does not suit the model, or as
-        ``LLM``.
+        ``EvaluationRun.evaluate``.
     ChatTemplateError : ``chat`` is wanted, and the checkpoint has no usable template.
     """
     found = present_tasks(settings.data)
@@ -71,30 +55,21 @@ def evaluate_longbench(
     if unknown := next((task for task in tasks if task not in TASKS), None):
         raise ValueError(f"there is no task {unknown!r}: name some of {', '.join(TASKS)}")
     examples = {task: read_task(settings.data, task, settings.limit) for task in tasks}
-    context = ModelConfig.from_directory(model).max_position_embeddings
-    rooms = {task: _prompt_room(context, TASKS[task], settings.max_tokens, task) for task in tasks}
-    tokenizer = Tokenizer.from_directory(model)
+    rooms = {task: _prompt_room(run.context, TASKS[task], settings.max_tokens, task) for task in tasks}
     described = {
         "chat_template": settings.chat,
-        "max_prompt_tokens": settings.max_tokens or min(PUBLISHED_MAX_TOKENS, context),
+        "max_prompt_tokens": settings.max_tokens or min(PUBLISHED_MAX_TOKENS, run.context),
         "examples_per_task": settings.limit,
         "data": settings.data.name,
-        "model": model.name,
-        "fingerprint": fingerprint(model),
-        "dtype": settings.dtype,
     }
-    store = OutcomeStore(folder, described)
-    longest = max(rooms[task] + TASKS[task].max_new_tokens for task in tasks)
-    llm = LLM(model, dtype=settings.dtype, device=settings.device, max_model_len=longest)
-    results = run_methods(
-        llm,
-        methods,
+    return run.evaluate(
+        "longbench",
+        described,
         tasks,
-        lambda task: longbench_cases(TASKS[task], examples[task], tokenizer, rooms[task], settings.chat),
-        store,
-        progress,
+        lambda task: longbench_cases(TASKS[task], examples[task], run.tokenizer, rooms[task], settings.chat),
+        longest=max(rooms[task] + TASKS[task].max_new_tokens for task in tasks),
+        notes=_notes(tasks, settings.chat),
     )
-    return Evaluation("longbench", described, results, _notes(tasks, settings.chat))
 
 
 def _prompt_room(context: int, task: LongBenchTask, max_tokens: int | None, name: str) -> int:

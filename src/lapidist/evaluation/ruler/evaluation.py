@@ -1,76 +1,52 @@
 """``lapidist eval ruler``: RULER's tasks by length, method by method."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lapidist.engine.llm import LLM
 from lapidist.evaluation.long_context.case import Case
+from lapidist.evaluation.long_context.evaluation_run import EvaluationRun, GeneratedPrompts, sha256
 from lapidist.evaluation.long_context.haystack_files import read_haystack
-from lapidist.evaluation.long_context.methods import Method
 from lapidist.evaluation.long_context.needle_grid import default_lengths
 from lapidist.evaluation.long_context.result import Evaluation
-from lapidist.evaluation.long_context.run import Progress, run_methods
-from lapidist.evaluation.long_context.store import OutcomeStore, fingerprint
 from lapidist.evaluation.needle import lengths_within
 from lapidist.evaluation.prompt_frame import chat_frame, plain_frame
 from lapidist.evaluation.ruler.questions import read_questions
 from lapidist.evaluation.ruler.tasks import Ruler, score_of, sentences_of
-from lapidist.models.config import ModelConfig
-from lapidist.models.tokenizer import Tokenizer
 
 _SHORTEST_DEFAULT = 512  # into less the published prompts do not fit
 
 
-@dataclass(frozen=True)
-class RulerSettings:
-    """What is asked.
+@dataclass(frozen=True, kw_only=True)
+class RulerSettings(GeneratedPrompts):
+    """What is asked. ``lengths`` are of prompt and reply; without them they are the last powers of two up to the
+    context, four at most and none below 512.
 
     Attributes
     ----------
-    lengths : of prompt and reply, in the model's tokens; None is the last powers of two up to the context, four at most
-        and none below 512.
     tasks : None is all.
     samples : per task and length.
     phrasing : one of ``tasks.PHRASINGS``.
     chat : in the model's chat template; None is if it has one.
-    haystack : file or folder of essays; None is generated prose.
     questions : files for the tasks of question answering, see ``questions.read_questions``.
     """
 
-    lengths: tuple[int, ...] | None = None
     tasks: tuple[str, ...] | None = None
     samples: int = 10
     phrasing: str = "ruler"
     chat: bool | None = None
-    seed: int = 0
-    haystack: Path | None = None
     questions: tuple[Path, ...] = ()
-    dtype: str = "auto"
-    device: str = "cpu"
 
 
-def evaluate_ruler(
-    model: Path,
-    methods: Sequence[Method],
-    settings: RulerSettings,
-    folder: Path | None = None,
-    progress: Progress = lambda label, done, total: None,
-) -> Evaluation:
+def evaluate_ruler(run: EvaluationRun, settings: RulerSettings) -> Evaluation:
     """Scores by task (rows) and length (columns) of every method.
-
-    Parameters
-    ----------
-    folder : for outcomes, see ``store.OutcomeStore``.
 
     Raises
     ------
     ValueError : there is no such task, one does not fit into a length, a length exceeds the model's context, a file
-        cannot be read, or as ``LLM``.
+        cannot be read, or as ``EvaluationRun.evaluate``.
     """
-    context = ModelConfig.from_directory(model).max_position_embeddings
-    tokenizer = Tokenizer.from_directory(model)
+    context, tokenizer = run.context, run.tokenizer
     default = [length for length in default_lengths(context) if length >= _SHORTEST_DEFAULT] or [context]
     lengths = lengths_within(context, settings.lengths or default)
     chat = tokenizer.has_chat_template if settings.chat is None else settings.chat
@@ -84,33 +60,25 @@ def evaluate_ruler(
     tasks = settings.tasks or ruler.tasks
     if unknown := next((task for task in tasks if task not in ruler.tasks), None):
         raise ValueError(f"there is no task {unknown!r}: name some of {', '.join(ruler.tasks)}")
+    for length in lengths:  # what does not fit is noticed before the model is loaded
+        for task in tasks:
+            ruler.samples(task, length, settings.seed, 0)
     described = {
         "tasks": list(tasks),
         "samples": settings.samples,
         "phrasing": settings.phrasing,
         "chat_template": chat,
         "seed": settings.seed,
-        "haystack": "generated" if settings.haystack is None else settings.haystack.name,
-        "haystack_sha256": None if settings.haystack is None else _sha256(" ".join(sentences)),
-        "questions": {each.name: _sha256(" ".join(each.documents)) for each in sources},
-        "model": model.name,
-        "fingerprint": fingerprint(model),
-        "dtype": settings.dtype,
+        "questions": {each.name: sha256(" ".join(each.documents)) for each in sources},
     }
-    store = OutcomeStore(folder, described)
-    for length in lengths:  # what does not fit is noticed before the model is loaded
-        for task in tasks:
-            ruler.samples(task, length, settings.seed, 0)
-    llm = LLM(model, dtype=settings.dtype, device=settings.device, max_model_len=max(lengths))
-    results = run_methods(
-        llm,
-        methods,
+    return run.evaluate(
+        "ruler",
+        described | settings.described(" ".join(sentences)),
         [str(length) for length in lengths],
         lambda column: ruler_cases(ruler, tasks, int(column), settings.samples, settings.seed),
-        store,
-        progress,
+        longest=max(lengths),
+        notes=_notes(settings.phrasing, chat, bool(sources)),
     )
-    return Evaluation("ruler", described, results, _notes(settings.phrasing, chat, bool(sources)))
 
 
 def ruler_cases(ruler: Ruler, tasks: Sequence[str], length: int, samples: int, seed: int) -> list[Case]:
@@ -127,10 +95,6 @@ def ruler_cases(ruler: Ruler, tasks: Sequence[str], length: int, samples: int, s
         for index in range(samples)
         for sample in ruler.samples(task, length, seed, index)
     ]
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
 
 
 def _notes(phrasing: str, chat: bool, has_questions: bool) -> tuple[str, ...]:
