@@ -96,7 +96,7 @@ def test_the_table_names_both_phases(lapidist: Lapidist, llama: Path) -> None:
     ("arguments", "message"),
     [
         (("--policy", "stack"), "unknown policy 'stack' of the KV cache; known are shift, concat"),
-        (("--decode-grid", "2"), "decode layer on 2 x 2 cores needs"),
+        (("--decode-grid", "1"), "decode layer on 1 x 1 cores needs"),
         (("--prefill-grid", "900"), "does not fit on Cerebras WSE-2"),
         (("--prefill-grid", "a"), "a grid is a side or rows x columns"),
         (("--device", "wse-9"), "no wafer device named 'wse-9'"),

@@ -124,12 +124,15 @@ def _same_on_the_cpu(directory: Path, prompts: list[list[int]], generated: list[
     return True
 
 
-def _phases(decoder: "MeshDecoder") -> "list[tuple[str, str, Summary, Traffic]]":
-    """Name, grid, one layer's totals and the bytes of all layers and tokens."""
-    prefill, decode = decoder.prefill_program, decoder.layer
+def _phases(decoder: "MeshDecoder") -> "list[tuple[str, str, int, Summary, Traffic]]":
+    """Name, grid, regions of that shape, one layer's totals and the bytes of all layers and tokens."""
+    phases = (
+        ("prefill", decoder.prefill_program, decoder.prefill_regions, decoder.prefill_traffic),
+        ("decode", decoder.layer, decoder.decode_regions, decoder.decode_traffic),
+    )
     return [
-        ("prefill", f"{prefill.rows}x{prefill.cols}", prefill.summary(), decoder.prefill_traffic),
-        ("decode", f"{decode.rows}x{decode.cols}", decode.summary(), decoder.decode_traffic),
+        (name, f"{layer.rows}x{layer.cols}", regions, layer.summary(), traffic)
+        for name, layer, regions, traffic in phases
     ]
 
 
@@ -142,13 +145,15 @@ def _to_json(decoder: "MeshDecoder", sequences: list[dict[str, Any]], same: bool
         "phases": {
             name: {
                 "grid": grid,
+                "regions": regions,
                 "layer": asdict(summary),
                 "sent_bytes": int(traffic.sent.sum()),
                 "busiest_core_sent_bytes": int(traffic.sent.max()),
             }
-            for name, grid, summary, traffic in _phases(decoder)
+            for name, grid, regions, summary, traffic in _phases(decoder)
         },
         "relayout_bytes": _relayout_bytes(decoder),
+        "hand_over_bytes": decoder.hand_over_bytes,
     }
 
 
@@ -166,12 +171,22 @@ def _print(decoder: "MeshDecoder", prompts: list[str], texts: list[str], same: b
     for prompt, text in zip(prompts, texts, strict=True):
         console.print(f"[dim]{escape(prompt)}[/dim]{escape(text)}", highlight=False, soft_wrap=True)
     table = Table("one layer", box=SIMPLE_HEAD)
-    for column in ("cores", "routes", "hops", "stages", "ring shifts", "KB of a core", "MB sent in all"):
+    for column in (
+        "cores",
+        "regions",
+        "routes",
+        "hops",
+        "stages",
+        "ring shifts",
+        "KB of a core",
+        "MB sent in all",
+    ):
         table.add_column(column, justify="right")
-    for name, grid, summary, traffic in _phases(decoder):
+    for name, grid, regions, summary, traffic in _phases(decoder):
         table.add_row(
             name,
             grid,
+            str(regions),
             str(summary.paths_per_core),
             f"{summary.critical_hops:,}",
             f"{summary.stages:,}",
@@ -182,7 +197,8 @@ def _print(decoder: "MeshDecoder", prompts: list[str], texts: list[str], same: b
     console.print(table)
     rows = decoder.occupancy
     console.print(
-        f"From prefill to decode {_relayout_bytes(decoder) / 1e6:,.1f} MB moved. "
+        f"From prefill to decode {_relayout_bytes(decoder) / 1e6:,.1f} MB moved, "
+        f"{decoder.hand_over_bytes / 1e6:,.3g} MB from region to region. "
         f"Rows hold {rows.min()} to {rows.max()} of {' and '.join(map(str, decoder.tokens))} tokens.",
         highlight=False,
     )

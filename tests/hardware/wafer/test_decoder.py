@@ -13,9 +13,11 @@ from lapidist.hardware.wafer.decoder import MeshDecoder
 from lapidist.hardware.wafer.decoder_layouts import matrices, parameters, prefill_hidden
 from lapidist.hardware.wafer.decoder_weights import DecoderWeights, LayerWeights, checkpoint_weights
 from lapidist.hardware.wafer.device import load_device
+from lapidist.hardware.wafer.llm_memory import LLMMemory
 from lapidist.hardware.wafer.mesh import Mesh
 from lapidist.hardware.wafer.prefill_layer import PrefillPlan, prefill_layer
 from lapidist.hardware.wafer.prefill_operations import prefill_operations
+from lapidist.hardware.wafer.regions import Grid
 from lapidist.hardware.wafer.rope import Rope
 from lapidist.hardware.wafer.simulator import Simulator
 from lapidist.kernels import reference
@@ -440,10 +442,34 @@ def test_models_that_the_mesh_does_not_run(change: dict, message: str) -> None:
         )
 
 
+def test_layers_that_do_not_fit_into_one_region_lie_in_several() -> None:
+    """As many as fit in each region; hidden states are handed over as they are, so logits are the same bit by bit."""
+    shape = replace(GQA, num_layers=5)
+    weights = random_weights(shape)
+    roomy, tight = (
+        MeshDecoder(shape, weights, Mesh(device, 3, 3), Mesh(device, 2, 3), context=20)
+        for device in (ROOMY, WSE2)
+    )
+    one, several = ([m.prefill([PROMPT]), m.decode([5]), m.decode([6])] for m in (roomy, tight))
+    assert all(np.array_equal(a, b) for a, b in zip(one, several, strict=True))
+    assert (roomy.prefill_regions, roomy.decode_regions, roomy.hand_over_bytes) == (1, 1, 0)
+    assert tight.prefill_regions > 1
+    assert tight.decode_regions > 1
+    prompt_bytes, token_bytes = 4 * 18 * 66, 4 * 64  # 17 tokens and 64 channels are padded to thirds
+    assert tight.hand_over_bytes == (
+        (tight.prefill_regions - 1) * prompt_bytes + 2 * (tight.decode_regions - 1) * token_bytes
+    )
+    fill = LLMMemory(shape, WSE2, element_bytes=4).fill("decode", Grid(2, 3), 20)
+    assert tight.decode_regions == fill.regions
+
+
 def test_what_a_core_cannot_hold_is_refused() -> None:
     weights = random_weights(GQA)
-    with pytest.raises(ValueError, match=r"decode layer on 2 x 2 cores needs \d+ bytes on core \(0, 0\)"):
-        MeshDecoder(GQA, weights, Mesh(WSE2, 4, 4), Mesh(WSE2, 2, 2), context=8)
+    with pytest.raises(ValueError, match=r"decode layer on 1 x 1 cores needs \d+ bytes on core \(0, 0\)"):
+        MeshDecoder(GQA, weights, Mesh(WSE2, 4, 4), Mesh(WSE2, 1, 1), context=8)
+    small = WSE2.with_values("two meshes of 2 x 2 do not fit", rows=3, cols=2)
+    with pytest.raises(ValueError, match=r"2 layers need 2 regions of 2 x 2 cores, where .* has room for 1"):
+        MeshDecoder(GQA, weights, Mesh(WSE2, 4, 4), Mesh(small, 2, 2), context=8)
     mesh = MeshDecoder(GQA, weights, Mesh(WSE2, 4, 4), Mesh(WSE2, 6, 6), context=400)
     with pytest.raises(ValueError, match=r"prefill layer on 4 x 4 cores needs \d+ bytes on core"):
         mesh.prefill([[1] * 400])

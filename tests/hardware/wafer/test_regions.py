@@ -5,9 +5,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lapidist.hardware.wafer.device import load_device
-from lapidist.hardware.wafer.regions import Grid, regions_on_wafer, require_on_wafer
+from lapidist.hardware.wafer.regions import (
+    Grid,
+    layers_of_a_region,
+    regions_on_wafer,
+    require_on_wafer,
+)
 
 WSE2 = load_device("wse-2")
+
+
+@given(one=st.integers(1, 100), more=st.integers(1, 50), limit=st.integers(1, 500), layers=st.integers(1, 20))
+def test_layers_of_a_region(one: int, more: int, limit: int, layers: int) -> None:
+    found = layers_of_a_region(one, one + more, limit, layers)
+    assert 0 <= found <= layers
+    assert found == sum(one + count * more <= limit for count in range(layers))
 
 
 def test_squares_of_the_paper_fit_four_times_not_five() -> None:

@@ -122,7 +122,7 @@ def read_constants(path: Path) -> CostConstants:
     missing = [name for name in CONSTANT_NAMES if name not in rows]
     if missing:
         raise ValueError(f"{path}: lacks {', '.join(missing)}")
-    error = rows.pop("relative_error", None)
+    off = rows.pop("relative_error", None)
     try:
         for name, row in rows.items():
             _require_known(name)
@@ -132,11 +132,11 @@ def read_constants(path: Path) -> CostConstants:
             **{name: rows[name]["cycles"] for name in CONSTANT_NAMES},
             sources={name: str(rows[name].get("source", "")) for name in CONSTANT_NAMES},
         )
-        if error is None:
+        if off is None:
             return found
-        if not isinstance(error, dict) or "share" not in error:
-            raise ValueError(f"relative_error needs 'share' and 'source', got {error!r}")
-        return found.with_error(error["share"], str(error.get("source", "")))
+        if not isinstance(off, dict) or "share" not in off:
+            raise ValueError(f"relative_error needs 'share' and 'source', got {off!r}")
+        return found.with_error(off["share"], str(off.get("source", "")))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 

@@ -31,6 +31,7 @@ from lapidist.hardware.wafer.mesh import Mesh
 from lapidist.hardware.wafer.placement import Array
 from lapidist.hardware.wafer.prefill_layer import PrefillPlan, prefill_layer
 from lapidist.hardware.wafer.prefill_operations import prefill_operations
+from lapidist.hardware.wafer.regions import Grid, layers_of_a_region, regions_on_wafer
 from lapidist.hardware.wafer.ring import Indices
 from lapidist.hardware.wafer.simulator import Simulator, Traffic
 
@@ -52,6 +53,8 @@ class DecoderModel(ModelShape, Protocol):
 class MeshDecoder:
     """Greedy decoding of a batch of sequences, each of its own length; prompts are run one after the other.
 
+    Layers that do not fit into one region of a mesh's shape lie in several, one behind the other.
+
     Parameters
     ----------
     weights : arrays of one floating type, in which everything is computed.
@@ -65,10 +68,13 @@ class MeshDecoder:
     Attributes
     ----------
     tokens : that each sequence's cache holds, ``[batch]``; empty before the first prefill.
+    prefill_regions, decode_regions : over which the layers are spread.
+    hand_over_bytes : of hidden states on their way from region to region, since the decoder was made.
 
     Raises
     ------
-    ValueError : weights do not fit the model, or a core cannot hold its part.
+    ValueError : weights do not fit the model, a core cannot hold its part of one layer, or the wafer has no room for as
+        many regions.
     """
 
     def __init__(
@@ -104,9 +110,10 @@ class MeshDecoder:
             model.final_softcap,
         )
         element_bytes = weights.head.dtype.itemsize
-        self.layer = decode_layer(self.plan, model.num_layers, element_bytes)
+        self.decode_regions, self.layer = self._in_regions(
+            decode_mesh, lambda layers: decode_layer(self.plan, layers, element_bytes)
+        )
         self.head = decode_head(self.plan, model.vocab_size, element_bytes)
-        decode_mesh.admit(self.layer)
         decode_mesh.admit(self.head)
         self._operations = DecodeOperations(self.plan, self._numbers)
         self._decoding = Simulator(
@@ -117,6 +124,7 @@ class MeshDecoder:
         self._head_tiles = self._place_head()
         self.tokens: Indices = np.zeros(0, np.int64)
         self.relayout_traffic: list[Traffic] = []
+        self.hand_over_bytes = 0
 
     def prefill(self, prompts: Sequence[Sequence[int]], progress: Progress = lambda *_: None) -> Array:
         """Run a prompt for each sequence, move caches and weights to the decode mesh.
@@ -137,20 +145,23 @@ class MeshDecoder:
                 raise ValueError(f"a prompt has from 1 to {self.context} tokens here, got {len(prompt)}")
         plans = [self._prefill_plan(len(prompt)) for prompt in prompts]
         embedded = [self._embed(prompt) for prompt in prompts]
-        programs = [self._prefill_program(plan) for plan in plans]
+        longest = max(plans, key=lambda plan: plan.tokens)
+        self.prefill_regions, self.prefill_program = self._in_regions(
+            self.prefill_mesh, lambda layers: self._prefill_program(longest, layers)
+        )
         self.tokens, self.relayout_traffic = np.zeros(0, np.int64), []
-        longest = max(range(len(plans)), key=lambda index: plans[index].tokens)
-        self.prefill_program = programs[longest]
         simulator = Simulator(plans[0].rows, plans[0].cols, {}, accumulator=self._accumulator)
         self._decode_tiles = []
         lasts: list[Array] = []
         for sequence, (plan, x) in enumerate(zip(plans, embedded, strict=True)):
-            hidden = prefill_hidden(plan)
+            hidden, program = prefill_hidden(plan), self._prefill_program(plan)
             x = hidden.place(x)
             for number in range(self.model.num_layers):
                 done = sequence * self.model.num_layers + number
                 progress("prefill, layer by layer", done, len(plans) * self.model.num_layers)
-                x = self._prefill_layer(simulator, plan, number, x)
+                if self._begins_a_region(number, self.prefill_regions):
+                    self.hand_over_bytes += x.nbytes
+                x = self._prefill_layer(simulator, plan, program, number, x)
                 self._carry_over(plan, number, sequence, simulator.tiles)
             last = decode_hidden(self.plan, np.array([plan.tokens - 1]))
             lasts.append(self._relayout(x, plan, hidden, last, (plan.tokens, self.model.hidden_size)))
@@ -180,6 +191,8 @@ class MeshDecoder:
         x = decode_hidden(self.plan, np.arange(self.plan.batch)).place(embedded)
         everywhere = np.broadcast_to(arriving.astype(np.int64), (self.plan.rows, self.plan.cols, len(tokens)))
         for number, tiles in enumerate(self._decode_tiles):
+            if self._begins_a_region(number, self.decode_regions):
+                self.hand_over_bytes += x[:, 0].nbytes  # all columns hold the same
             self._operations.window = self._window(number)
             self._decoding.tiles = {**tiles, "x": x, "arriving": everywhere}
             self._decoding.run(self.layer)
@@ -253,12 +266,31 @@ class MeshDecoder:
         mesh = self.prefill_mesh
         return PrefillPlan(self.model, mesh.rows, mesh.cols, tokens, self.plan.variant)
 
-    def _prefill_program(self, plan: PrefillPlan) -> Description:
-        program = prefill_layer(plan, self.model.num_layers, self.weights.head.dtype.itemsize)
-        self.prefill_mesh.admit(program)
-        return program
+    def _prefill_program(self, plan: PrefillPlan, layers: int = 1) -> Description:
+        return prefill_layer(plan, layers, self.weights.head.dtype.itemsize)
 
-    def _prefill_layer(self, simulator: Simulator, plan: PrefillPlan, number: int, x: Array) -> Array:
+    def _in_regions(self, mesh: Mesh, describe: Callable[[int], Description]) -> tuple[int, Description]:
+        """The fewest regions of a mesh's shape that hold all layers, and the layer as it lies in one of them."""
+        layers = self.model.num_layers
+        one, two = (describe(count).summary().peak_bytes for count in (1, 2))
+        fitting = layers_of_a_region(one, two, mesh.device.usable_bytes_per_core, layers)
+        regions = -(-layers // max(1, fitting))
+        program = describe(-(-layers // regions))
+        mesh.admit(program)
+        room = regions_on_wafer(mesh.device, Grid(mesh.rows, mesh.cols))
+        if regions > room:
+            raise ValueError(
+                f"{layers} layers need {regions} regions of {mesh.rows} x {mesh.cols} cores, where "
+                f"{mesh.device.title} has room for {room}; use other meshes or a smaller context"
+            )
+        return regions, program
+
+    def _begins_a_region(self, layer: int, regions: int) -> bool:
+        return layer > 0 and layer % -(-self.model.num_layers // regions) == 0
+
+    def _prefill_layer(
+        self, simulator: Simulator, plan: PrefillPlan, program: Description, number: int, x: Array
+    ) -> Array:
         weights = matrices(self.weights.layers[number])
         placed = {
             parameter.prefill_name: parameter.prefill.place(weights[parameter.prefill_name])
@@ -266,7 +298,7 @@ class MeshDecoder:
         }
         simulator.tiles = {**placed, "x": x}
         simulator.operations = prefill_operations(plan, self._numbers, self._window(number))
-        simulator.run(self._prefill_program(plan))
+        simulator.run(program)
         return simulator.tiles["x"]
 
     def _carry_over(self, plan: PrefillPlan, number: int, sequence: int, tiles: dict[str, Array]) -> None:

@@ -9,7 +9,12 @@ from lapidist.hardware.wafer.description import Description
 from lapidist.hardware.wafer.device import Device
 from lapidist.hardware.wafer.kv_capacity import concat_capacity, shift_capacity
 from lapidist.hardware.wafer.prefill_layer import PrefillPlan, prefill_layer
-from lapidist.hardware.wafer.regions import Grid, regions_on_wafer, require_on_wafer
+from lapidist.hardware.wafer.regions import (
+    Grid,
+    layers_of_a_region,
+    regions_on_wafer,
+    require_on_wafer,
+)
 
 Phase = Literal["prefill", "decode"]
 
@@ -91,12 +96,12 @@ class LLMMemory:
         ValueError : not even one layer fits.
         """
         one, two = (self._peak_bytes(phase, grid, tokens, layers) for layers in (1, 2))
-        if one > self.limit:
+        layers = layers_of_a_region(one, two, self.limit, self.shape.num_layers)
+        if layers == 0:
             raise ValueError(
                 f"one layer with {tokens} tokens in {phase} needs {one} bytes on a core of a region of {grid}, where "
                 f"{self.device.title} has {self.limit} for data; use a larger region or fewer tokens"
             )
-        layers = min(self.shape.num_layers, 1 + (self.limit - one) // (two - one))
         return RegionFill(-(-self.shape.num_layers // layers), one + (layers - 1) * (two - one))
 
     def cache_capacity(self, grid: Grid, regions: int | None = None) -> CacheCapacity:

@@ -32,6 +32,14 @@ class Grid:
         return f"{self.rows}x{self.cols}"
 
 
+def layers_of_a_region(one: int, two: int, limit: int, layers: int) -> int:
+    """How many of a model's ``layers`` a region holds, 0 if not even one fits.
+
+    A core needs ``one`` bytes with one layer, ``two`` with two, and has ``limit``.
+    """
+    return 0 if one > limit else min(layers, 1 + (limit - one) // (two - one))
+
+
 def require_on_wafer(device: Device, grid: Grid) -> None:
     """Raises ValueError if the device has no such rectangle, in neither direction."""
     if regions_on_wafer(device, grid) == 0:
