@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from lapidist.engine.engine import Engine, EngineConfig
 from lapidist.engine.errors import InvalidRequestError
 from lapidist.engine.request import Request
-from lapidist.engine.sampling_params import SamplingParams
+from lapidist.engine.sampling_params import SamplingParams, StructuredOutput
 from lapidist.kernels.kv_cache import PagedKVCache
 from lapidist.workload.step import read_steps
 from tests.checkpoints import write_random_llama, write_tokenizer
@@ -394,6 +395,36 @@ def test_preempted_sequences_get_their_keys_again(llama_directory: Path, alone: 
         expected = start(alone, str(index), prompt(index, 60), options, tokens=20)
         finish(alone)
         assert generated(request) == generated(expected)
+
+
+@pytest.mark.parametrize("options", METHODS)
+def test_structured_completions_survive_preemption(
+    llama_directory: Path, alone: Engine, options: dict[str, Any]
+) -> None:
+    """Two completions of each request, whose text must match, among others in few pages with a prefix cache."""
+    params = SamplingParams(
+        n=2,
+        seed=7,
+        max_tokens=12,
+        structured_output=StructuredOutput(regex="[0-9]{3,200}"),
+        prompt_filter=options,  # type: ignore[arg-type]
+    )
+
+    def run(engine: Engine, name: str, seed: int) -> Request:
+        request = engine.prepare(name, {"prompt_token_ids": prompt(seed, 60)}, params)
+        engine.add(request)
+        return request
+
+    small = engine(llama_directory, pages=22, max_num_batched_tokens=16, max_num_seqs=4)
+    requests = [run(small, str(seed), seed) for seed in (0, 1, 0)]
+    finish(small)
+    for request, seed in zip(requests, (0, 1, 0), strict=True):
+        expected = run(alone, "alone", seed)
+        finish(alone)
+        found = [(each.text, each.token_ids) for each in request.output().outputs]
+        assert found == [(each.text, each.token_ids) for each in expected.output().outputs]
+        assert all(re.fullmatch("[0-9]{3,}", text) for text, _ in found)
+    assert small.pool.num_held == 0
 
 
 @pytest.mark.parametrize("kv_bits", [8, 4])

@@ -60,9 +60,10 @@ def test_the_published_policy_is_not_written_down() -> None:
 
 
 def test_lengths() -> None:
-    assert calibration_lengths(2048) == (512, 1024, 2048)
-    assert calibration_lengths(300) == (150, 300)
-    assert calibration_lengths(100) == (100,)
+    assert calibration_lengths(2048, 18) == (512, 1024, 2048)
+    assert calibration_lengths(300, 18) == (150, 300)
+    assert calibration_lengths(300, 40) == (300,)
+    assert calibration_lengths(100, 18) == (100,)
 
 
 def test_scores_are_those_of_the_engine(llama_directory: Path) -> None:
@@ -131,12 +132,12 @@ def test_sweep_on_the_bundled_model() -> None:
 def test_the_search_finds_what_the_published_policy_does_not() -> None:
     """The bundled model answers from hardly anything that the published policy keeps of these prompts."""
     decoder, tokenizer = load_decoder(TINY), Tokenizer.from_directory(TINY)
-    haystack = calibration_haystack(tokenizer, None, LENGTH)
+    haystack = calibration_haystack(tokenizer, None, 320)
     found = calibrate_filter(decoder, tokenizer, haystack, length=320, keeps=(0.25,), trials=1)
     published, best = found.trials[0], found.trials[-1]
     assert published.policy == GemFilterPolicy()
-    assert best.judgement == max(trial.judgement for trial in found.trials) > published.judgement
-    assert best.judgement.accuracy >= 0.8
+    assert best.judgement > published.judgement
+    assert best.judgement.accuracy == max(trial.judgement.accuracy for trial in found.trials) >= 0.8
     assert found.defaults is not None
     assert found.defaults.gemfilter == best.policy == found.policy
     assert found.defaults.adaptive is not None

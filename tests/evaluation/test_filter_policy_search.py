@@ -79,7 +79,7 @@ def test_adaptive_keeps_the_fewest_tokens_of_equals() -> None:
 
 
 def test_layers_of_deep_models_are_thinned() -> None:
-    assert judged_layers(8) == [1, 2, 3, 4, 5, 6, 7]
+    assert judged_layers(8) == [2, 3, 4, 5, 6, 7]
     assert judged_layers(1) == [0]
     assert len(judged_layers(32)) == 8
     assert judged_layers(32)[-1] == 31

@@ -20,6 +20,7 @@ from lapidist.evaluation.filter_policy_search import (
 from lapidist.evaluation.haystack import Haystack, haystack_of
 from lapidist.evaluation.logit_run import LogitRun
 from lapidist.evaluation.needle import Probe, answers, cell_probes
+from lapidist.evaluation.needle_facts import draw_needle
 from lapidist.models.calibration.default_text import default_texts
 from lapidist.models.decoder import Decoder
 from lapidist.models.filter_config import AdaptivePolicy, FilterDefaults, GemFilterPolicy
@@ -29,9 +30,10 @@ DEFAULT_KEEPS = (0.05, 0.1, 0.2, 0.4)
 DEFAULT_GOAL = 0.95
 DEFAULT_TRIALS = 2
 _DEFAULT_LENGTH = 2048
-_SHORTEST = 128  # into less a fact and the question for it hardly fit
+_SHORTEST = 128
 _DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _TOKENS_PER_DISTRACTOR = 32  # in every second prompt, half of which is other facts
+_QUESTION = 4  # times as long as a fact: it, the question, and the beginning of the reply
 _MARGIN = 0.8  # a policy that needs all of the share would fail on prompts a little shorter than these
 
 Progress = Callable[[str, int, int], None]
@@ -128,8 +130,9 @@ def calibrate_filter(
             f"shares to keep must be above 0 and up to 1, got {', '.join(map(str, keeps)) or 'none'}"
         )
     keeps = tuple(sorted(set(keeps)))
-    lengths = calibration_lengths(length)
-    probes = _probes(haystack, tokenizer, lengths, trials, seed, style)
+    fact = _fact_tokens(tokenizer, style)
+    lengths = calibration_lengths(length, fact)
+    probes = _probes(haystack, tokenizer, lengths, fact, trials, seed, style)
     run = LogitRun(decoder, length)
     known = _known(run, probes, progress)
     tried: tuple[Trial, ...] = ()
@@ -164,16 +167,34 @@ def calibrate_filter(
     )
 
 
-def calibration_lengths(longest: int) -> tuple[int, ...]:
-    """A quarter, a half and all of it, as far as a fact and the question for it fit."""
-    shorter = (length for length in (longest // 4, longest // 2) if length >= _SHORTEST)
+def calibration_lengths(longest: int, fact_tokens: int) -> tuple[int, ...]:
+    """A quarter, a half and all of it, as far as a fact, the question for it and as much text fit."""
+    shortest = max(_SHORTEST, 2 * _QUESTION * fact_tokens)
+    shorter = (length for length in (longest // 4, longest // 2) if length >= shortest)
     return (*shorter, longest)
 
 
+def _fact_tokens(tokenizer: Tokenizer, style: str) -> int:
+    """The longest of some facts, in tokens."""
+    rng = np.random.default_rng(0)
+    facts = [draw_needle(rng, style).statement for _ in range(16)]
+    return 1 + max(len(tokenizer.encode(f" {fact}", add_special_tokens=False)) for fact in facts)
+
+
 def _probes(
-    haystack: Haystack, tokenizer: Tokenizer, lengths: Sequence[int], trials: int, seed: int, style: str
+    haystack: Haystack,
+    tokenizer: Tokenizer,
+    lengths: Sequence[int],
+    fact_tokens: int,
+    trials: int,
+    seed: int,
+    style: str,
 ) -> list[Probe]:
     """Of each length and depth ``trials``, with other facts beside the one asked for at every second depth."""
+    others = {
+        length: max(0, min(length // _TOKENS_PER_DISTRACTOR, length // fact_tokens - _QUESTION))
+        for length in lengths
+    }
     return [
         probe
         for length in lengths
@@ -186,7 +207,7 @@ def _probes(
             trials,
             seed,
             style,
-            place % 2 * (length // _TOKENS_PER_DISTRACTOR),
+            place % 2 * others[length],
         )
     ]
 

@@ -1,5 +1,6 @@
 """GemFilter in the engine against the published method on ``transformers``."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,12 @@ def test_the_second_run_is_a_fresh_one(llm: LLM, model: LlamaForCausalLM) -> Non
     gathered = [prompt(2)[place] for place in kept(report)]
     [fresh] = llm.generate({"prompt_token_ids": gathered}, PARAMS)
     assert tokens == fresh.outputs[0].token_ids
+    told = replace(PARAMS, logprobs=5)
+    filtered, alone = (
+        llm.generate({"prompt_token_ids": ids}, told, prompt_filter=options)[0].outputs
+        for ids, options in ((prompt(2), {"method": "gemfilter", "layer": 5, "keep": 30}), (gathered, None))
+    )
+    assert filtered == alone  # log-probabilities to the last bit, and so positions
     assert tokens == greedy(model, gathered, PARAMS.max_tokens or 0)
 
 

@@ -119,6 +119,7 @@ def _plan(
     options: PromptFilter, tokens: int, config: ModelConfig, lengths: Lengths, to_generate: int
 ) -> FilterPlan:
     layer = _layer(options, config)
+    own = gemfilter_policy(options, config.prompt_filter) if isinstance(options, GemFilter) else None
     if tokens < options.threshold:
         reason = f"the prompt is shorter than the threshold of {options.threshold} tokens"
         return FilterPlan(options, tokens, tokens, layer, reason)
@@ -129,7 +130,6 @@ def _plan(
     kept = kept_tokens(_keep(options, config), tokens)
     if kept == tokens:
         return FilterPlan(options, tokens, kept, layer, "all tokens would be kept")
-    own = gemfilter_policy(options, config.prompt_filter) if isinstance(options, GemFilter) else None
     forecast = 1.0
     if isinstance(options, GemFilter) and layer is not None:
         forecast = gain(config, tokens, kept, layer)
