@@ -98,6 +98,14 @@ def test_one_mesh_leaves_the_launch_open() -> None:
         calibrate(gemm_runs((30,)))
 
 
+def test_absurd_cycles_leave_everything_open() -> None:
+    runs = [replace(run, cycles=1e300) for run in gemv_runs((16,), (4,))]
+    with pytest.warns(IdentifiabilityWarning, match="say too little"):
+        found = calibrate(runs)
+    assert found.condition == float("inf")
+    assert set(found.open_groups) == {(name,) for name in found.fitted}
+
+
 def test_a_prior_decides_what_the_measurements_leave_open() -> None:
     runs = gemv_runs((16, 64, 144, 240), (8,))
     with pytest.warns(IdentifiabilityWarning):

@@ -234,6 +234,8 @@ def _open_groups(design: Numbers, names: Sequence[str]) -> tuple[float, tuple[tu
     flat = lengths <= 1e-9
     groups: list[tuple[str, ...]] = [(name,) for name in compress(names, flat)]
     kept = list(compress(names, ~flat))
+    if not kept:
+        return float("inf"), tuple(groups)
     _, singular, directions = np.linalg.svd(design[:, ~flat] / lengths[~flat], full_matrices=True)
     singular = np.concatenate([singular, np.zeros(len(kept) - len(singular))])
     for size, direction in zip(singular, directions, strict=True):
