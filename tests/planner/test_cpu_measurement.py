@@ -1,4 +1,4 @@
-from dataclasses import astuple, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +9,6 @@ from lapidist.hardware.cpu.profile import CPUProfile, Overhead
 from lapidist.models.config import ModelConfig
 from lapidist.planner.cpu_measurement import measure_cpu, measure_operators, shape_of, step_grid
 from lapidist.planner.cpu_profile_store import VARIABLE, load_profile, profile_file
-from lapidist.planner.engine_overhead import fit_overhead
 from lapidist.planner.operator_run import OperatorRun
 from lapidist.planner.recipes import plan_recipe
 from lapidist.workload.lowering import lower
@@ -71,21 +70,18 @@ def profile_of(found: object) -> CPUProfile:
     )
 
 
-def test_the_overhead_is_found_again() -> None:
+@pytest.mark.parametrize("recipe", ["bf16", "qoq-g128", "qoq-channel", "awq-w4a16-g128", "rtn-w8a8"])
+def test_numbers_are_of_a_models_size(recipe: str) -> None:
+    """Attention takes its time where scores keep growing, as large ones do."""
     config = small("llama-3-8b")
-    recipe = plan_recipe("bf16", config)
-    ticks = iter(range(10**9))
-    found = measure_operators(config, recipe, 1, 64, clock=lambda: next(ticks) * 1e-6)
-    truth = replace(profile_of(found), overhead=Overhead(2e-4, 3e-5, 1e-6, 1.1))
-    samples = [
-        (step, CPU(truth).step(lower(config, recipe, step)).seconds)
-        for step in (
-            *(Step((SequenceStep(1, 20),) * batch, batch) for batch in (1, 4, 16)),
-            *(Step((SequenceStep(tokens, tokens),), 1) for tokens in (8, 32, 60)),
-        )
-    ]
-    fitted = fit_overhead(truth, config, samples)
-    assert astuple(fitted) == pytest.approx((2e-4, 3e-5, 1e-6, 1.1), rel=1e-6)
+    run = OperatorRun(config, plan_recipe(recipe, config), 64)
+    projection = run._projections[0]["qkv_proj"]
+    hidden = torch.randn(64, config.hidden_size, dtype=config.dtype)
+    out = projection(run._normalized(projection, hidden)).float().view(64, -1, config.head_dim)
+    assert 0.7 < out.std() < 1.4
+    # Queries and keys of a token are not alike.
+    query, key = out[:, 0], out[:, config.num_heads]
+    assert (query * key).sum(-1).std() / config.head_dim**0.5 < 2.0
 
 
 def test_too_short_a_context_is_refused() -> None:
@@ -110,6 +106,9 @@ def test_a_checkpoint_is_measured_stored_and_found(tmp_path: Path, monkeypatch: 
     assert labels == {"building operators", "operators", "engine"}
     assert profile.shape == shape_of(config)
     assert profile.overhead.step >= 0
+    assert profile.overhead.slowdown >= 0.7
+    assert profile.overhead.request > 0
+    assert profile.others_cores >= 0
     recipe = plan_recipe("checkpoint", config)
     with pytest.raises(ValueError, match="run lapidist cpu measure"):
         load_profile(config, recipe)

@@ -23,8 +23,9 @@ def _cpu() -> None:
 def measure(
     model: options.Model,
     budget: Annotated[
-        float, typer.Option(help="Seconds to spend on operators, roughly; the engine takes some more.", min=1)
-    ] = 90.0,
+        float,
+        typer.Option(help="Seconds for the operators, roughly, and again for the engine around them.", min=1),
+    ] = 60.0,
     max_context: Annotated[
         int, typer.Option(help="Longest context that attention is measured on.", min=16)
     ] = 2048,
@@ -75,6 +76,8 @@ def _print(profile: "CPUProfile") -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from lapidist.hardware.cpu.cpu import QUIET_CORES
+
     table = Table("operator", "shape", "rows", "us", "GB/s", "GFLOP/s", box=None, pad_edge=False)
     for column in table.columns[2:]:
         column.justify = "right"
@@ -97,5 +100,10 @@ def _print(profile: "CPUProfile") -> None:
     overhead = profile.overhead
     console.print(
         f"beside operators: {1e6 * overhead.step:.0f} us per step, {1e6 * overhead.sequence:.1f} us per sequence, "
-        f"{1e6 * overhead.token:.2f} us per token; operators take {overhead.slowdown:.2f} times as long in the engine"
+        f"{1e6 * overhead.token:.2f} us per token; operators take {overhead.slowdown:.2f} times as long in the engine; "
+        f"{1e3 * overhead.request:.1f} ms per request"
     )
+    if profile.others_cores > QUIET_CORES:
+        console.print(
+            f"other processes kept {profile.others_cores:.1f} cores busy meanwhile: measure again when it is quiet"
+        )

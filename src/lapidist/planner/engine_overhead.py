@@ -1,17 +1,26 @@
-"""What the engine adds to the operators of a step: scheduling, the batch, sampling, handing tokens to their readers."""
+"""What the engine adds to the operators of a step: scheduling, the batch, sampling, handing tokens to their readers.
+
+The engine serves made-up requests, a burst at a time, through the asynchronous interface that a server uses, and
+records its steps. A step lasts until the next one begins: what happens between two is somebody's work too.
+"""
 
 import asyncio
+import math
 import statistics
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
 from itertools import count, pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.optimize import nnls
+from numpy.typing import NDArray
+from scipy.optimize import least_squares
 
 from lapidist.engine.async_llm import AsyncLLM
 from lapidist.engine.engine import TokensPrompt
@@ -21,100 +30,197 @@ from lapidist.hardware.cpu.profile import NO_OVERHEAD, CPUProfile, Overhead
 from lapidist.models.config import ModelConfig
 from lapidist.planner.recipes import checkpoint_recipe
 from lapidist.workload.lowering import lower
-from lapidist.workload.step import SequenceStep, Step
+from lapidist.workload.operators import Attention
+from lapidist.workload.step import SequenceStep, Step, read_steps
 
 Progress = Callable[[str, int, int], None]
-Sample = tuple[Step, float]
-"""A step, and the seconds from its start to the next one's."""
 
-_DECODES = ((1, 16), (4, 16), (16, 16), (32, 16), (64, 16), (1, 400), (4, 250))  # requests, prompt tokens
-_TOKENS = 16
-_CHUNKS = (32, 128, 256, 500)
-_ROUNDS = 3
+_CHUNK = 512
+_CONTEXT = 1024
+_TOKENS = 16  # that all requests of a burst decode together
+_MOST_ROUNDS = 3
+# A step that is off by more, relatively, counts less: something else came in between.
+_STRAY = 0.15
+# The operators may have been measured in a slower moment of the machine.
+_LEAST_SLOWDOWN = 0.7
+# Sizes of an overhead's step, sequence, token, slowdown and cold.
+_UNITS = np.array([5e-4, 1e-5, 1e-6, 1.0, 5e-4])
+
+
+@dataclass(frozen=True)
+class Burst:
+    """Equal requests that come at once."""
+
+    requests: int
+    prompt_tokens: int
+
+    @property
+    def output_tokens(self) -> int:
+        """Enough that the first request still runs when the last prompt is computed."""
+        return _TOKENS + self.requests * self.prompt_tokens // _CHUNK
+
+
+_BURSTS = tuple(
+    Burst(requests, prompt_tokens)
+    for requests, prompt_tokens in (
+        *((1, prompt_tokens) for prompt_tokens in (16, 32, 128, 256, 500, 900)),
+        *((4, 16), (4, 250), (8, 900), (16, 16), (16, 500), (32, 16), (32, 900), (64, 16), (64, 250)),
+    )
+)
+
+
+@dataclass
+class Served:
+    """What the bursts left beside the recorded steps.
+
+    Attributes
+    ----------
+    first : of the recorded steps that counts.
+    ends : how many steps had been recorded when a burst had ended.
+    alone : of each request that came to an idle engine and whose prompt is one chunk, how many steps had been recorded
+        before, and the seconds to its first token.
+    """
+
+    first: int = 0
+    ends: set[int] = field(default_factory=set)
+    alone: list[tuple[int, float]] = field(default_factory=list)
 
 
 def measure_overhead(
-    checkpoint: Path, profile: CPUProfile, progress: Progress = lambda label, done, total: None
+    checkpoint: Path,
+    profile: CPUProfile,
+    budget_seconds: float,
+    progress: Progress = lambda label, done, total: None,
 ) -> CPUProfile:
     """The profile with the overhead that the engine shows beside its operators, at least zero each.
 
-    Batches of equal requests decode, and single prompts are prefilled, through the same asynchronous interface that a
-    server uses.
+    Parameters
+    ----------
+    budget_seconds : bursts for which it has no room are left out, and no round is begun after it.
     """
     config = ModelConfig.from_directory(checkpoint)
-    llm = AsyncLLM(
-        checkpoint,
-        max_num_seqs=max(batch for batch, _ in _DECODES),
-        max_num_batched_tokens=512,
-        max_model_len=min(1024, config.max_position_embeddings),
-        max_queue=sys.maxsize,
+    bursts = affordable_bursts(profile, config, budget_seconds)
+    with tempfile.TemporaryDirectory() as folder:
+        record = Path(folder) / "steps.jsonl"
+        llm = AsyncLLM(
+            checkpoint,
+            max_num_seqs=max(burst.requests for burst in bursts),
+            max_num_batched_tokens=_CHUNK,
+            max_model_len=min(_CONTEXT, config.max_position_embeddings),
+            max_queue=sys.maxsize,
+            record=record,
+        )
+        try:
+            served = asyncio.run(_serve(llm, bursts, time.monotonic() + budget_seconds, progress))
+        finally:
+            llm.shutdown()
+        steps = list(read_steps(record))
+    overhead = fit_overhead(profile, config, until_the_next(steps, served))
+    return replace(profile, overhead=replace(overhead, request=request_seconds(steps, served)))
+
+
+def affordable_bursts(profile: CPUProfile, config: ModelConfig, budget_seconds: float) -> list[Burst]:
+    """Those that fit into the model's context and, the cheapest first, into the budget together; one in any case."""
+    features = _step_features(profile, config)
+
+    def cost(burst: Burst) -> float:
+        prompts = burst.requests * burst.prompt_tokens
+        chunk = min(_CHUNK, burst.prompt_tokens)
+        prefill = features((SequenceStep(chunk, burst.prompt_tokens),), 1)[3]
+        decode = features((SequenceStep(1, burst.prompt_tokens),) * burst.requests, burst.requests)[3]
+        return prompts / chunk * prefill + burst.output_tokens * decode
+
+    context = min(_CONTEXT, config.max_position_embeddings)
+    bursts = sorted(
+        (burst for burst in _BURSTS if burst.prompt_tokens + burst.output_tokens <= context), key=cost
     )
-    try:
-        samples = asyncio.run(_samples(llm, progress))
-    finally:
-        llm.shutdown()
-    return replace(profile, overhead=fit_overhead(profile, config, samples))
+    together = np.cumsum([cost(burst) for burst in bursts])
+    return bursts[: max(1, int(np.searchsorted(together, budget_seconds)))]
 
 
-def fit_overhead(profile: CPUProfile, config: ModelConfig, samples: list[Sample]) -> Overhead:
-    """Non-negative least squares of the steps' times over their operators' and sizes, relative to each time."""
-    machine, recipe = CPU(replace(profile, overhead=NO_OVERHEAD)), checkpoint_recipe(config)
-    features = np.array(
-        [
-            (1.0, len(step.sequences), step.tokens, machine.step(lower(config, recipe, step)).seconds)
-            for step, _ in samples
-        ]
-    )
-    measured = np.array([seconds for _, seconds in samples])
-    found, _ = nnls(features / measured[:, None], np.ones(len(samples)))
-    return Overhead(*map(float, found))
-
-
-async def _samples(llm: AsyncLLM, progress: Progress) -> list[Sample]:
-    seeds = count()  # every prompt is another, so that nothing is in the prefix cache
-    await _arrivals(llm, 16, 4, next(seeds))
-    samples: list[Sample] = []
-    total = _ROUNDS * (len(_DECODES) + len(_CHUNKS))
-    for _ in range(_ROUNDS):
-        for batch, prompt in _DECODES:
-            progress("engine", len(samples), total)
-            samples.append(await _decode_sample(llm, batch, min(prompt, llm.max_model_len - _TOKENS), seeds))
-        for chunk in _CHUNKS:
-            progress("engine", len(samples), total)
-            samples.append(await _prefill_sample(llm, min(chunk, llm.max_model_len - 1), next(seeds)))
-    return samples
-
-
-async def _decode_sample(llm: AsyncLLM, batch: int, prompt: int, seeds: Iterator[int]) -> Sample:
-    """The median time per token while ``batch`` requests decode together."""
-    streams = await asyncio.gather(*(_arrivals(llm, prompt, _TOKENS, next(seeds)) for _ in range(batch)))
-    half = _TOKENS // 2
-    paces = [
-        ((later - earlier) / (after - before), after)
-        for arrivals in streams
-        for (before, earlier), (after, later) in pairwise(arrivals)
+def until_the_next(steps: Sequence[Step], served: Served) -> list[Step]:
+    """Steps whose duration is the time until the next one began, but those after which there was nothing to do."""
+    return [
+        replace(step, duration_seconds=_start(later) - _start(step))
+        for number, (step, later) in enumerate(pairwise(steps), start=1)
+        if number > served.first and number not in served.ends
     ]
-    # At first the others are still being prefilled.
-    late = [pace for pace, tokens in paces if tokens > half]
-    return Step((SequenceStep(1, prompt + half + half // 2),) * batch, batch), statistics.median(late)
 
 
-async def _prefill_sample(llm: AsyncLLM, tokens: int, seed: int) -> Sample:
-    """The time to the first token of a prompt that is one chunk."""
-    [(_, start), (_, first)] = await _arrivals(llm, tokens, 1, seed)
-    return Step((SequenceStep(tokens, tokens),), 1), first - start
+def request_seconds(steps: Sequence[Step], served: Served) -> float:
+    """The time to the first token that the step which made it leaves unexplained; the median of idle engines."""
+    rests = [first_token - (steps[before].duration_seconds or 0.0) for before, first_token in served.alone]
+    return max(0.0, statistics.median(rests)) if rests else 0.0
 
 
-async def _arrivals(
-    llm: AsyncLLM, prompt_tokens: int, output_tokens: int, seed: int
-) -> list[tuple[int, float]]:
-    """How many tokens of an answer had come when; first none, at the start. A slow reader sees several at once."""
+def fit_overhead(profile: CPUProfile, config: ModelConfig, steps: Sequence[Step]) -> Overhead:
+    """Robust least squares of the steps' times over their operators' and sizes, relative to each time.
+
+    What of the time goes with the tokens could all count as the engine's, nothing as the operators', and contexts would
+    cost nothing: so the operators are believed within limits. Each kind of step counts alike, however many there are.
+    """
+    features = _step_features(profile, config)
+    parts = np.array([features(step.sequences, step.logit_rows) for step in steps])
+    measured = np.array([step.duration_seconds for step in steps], dtype=float)
+    kinds = [(len(step.sequences), step.tokens == len(step.sequences)) for step in steps]
+    counts = Counter(kinds)
+    weights = np.array([math.sqrt(len(kinds) / len(counts) / counts[kind]) for kind in kinds])
+
+    def errors(found: NDArray[np.float64]) -> NDArray[np.float64]:
+        return weights * (parts @ (found * _UNITS) / measured - 1)
+
+    start, least = np.ones(len(_UNITS)), np.zeros(len(_UNITS))
+    least[3] = _LEAST_SLOWDOWN
+    found = least_squares(errors, start, bounds=(least, np.inf), loss="soft_l1", f_scale=_STRAY).x * _UNITS
+    step, sequence, token, slowdown, cold = found.tolist()
+    return Overhead(step, sequence, token, slowdown, cold=cold)
+
+
+def _step_features(
+    profile: CPUProfile, config: ModelConfig
+) -> Callable[[tuple[SequenceStep, ...], int], tuple[float, ...]]:
+    """What is multiplied by an overhead's step, sequence, token, slowdown and cold, by sequences and logit rows."""
+    cpu, recipe = CPU(replace(profile, overhead=NO_OVERHEAD)), checkpoint_recipe(config)
+
+    def features(sequences: tuple[SequenceStep, ...], rows: int) -> tuple[float, ...]:
+        step = Step(sequences, rows)
+        operators = lower(config, recipe, step)
+        coldness = cpu.coldness(each for each in operators if isinstance(each, Attention))
+        return 1.0, len(sequences), step.tokens, cpu.step(operators).seconds, coldness
+
+    return cache(features)
+
+
+async def _serve(llm: AsyncLLM, bursts: Sequence[Burst], end: float, progress: Progress) -> Served:
+    seeds = count()  # every prompt is another, so that nothing is in the prefix cache
+    await _first_token_seconds(llm, Burst(1, 16), next(seeds))
+    served = Served(first=llm.stats().steps)
+    for number in range(_MOST_ROUNDS):
+        if number and time.monotonic() >= end:
+            break
+        for done, burst in enumerate(bursts):
+            progress("engine", number * len(bursts) + done, _MOST_ROUNDS * len(bursts))
+            before = llm.stats().steps
+            times = await asyncio.gather(
+                *(_first_token_seconds(llm, burst, next(seeds)) for _ in range(burst.requests))
+            )
+            served.ends.add(llm.stats().steps)
+            if burst.requests == 1 and burst.prompt_tokens <= _CHUNK:
+                served.alone.append((before, times[0]))
+    return served
+
+
+async def _first_token_seconds(llm: AsyncLLM, burst: Burst, seed: int) -> float:
+    """Of one request, which is served to its end."""
     generator = torch.Generator().manual_seed(seed)
-    prompt = torch.randint(llm.config.vocab_size, (prompt_tokens,), generator=generator).tolist()
-    params = SamplingParams(temperature=0.0, max_tokens=output_tokens, ignore_eos=True)
-    arrivals = [(0, time.perf_counter())]
-    async for output in llm.generate(TokensPrompt(prompt_token_ids=prompt), params):
-        tokens = len(output.outputs[0].token_ids)
-        if tokens > arrivals[-1][0]:
-            arrivals.append((tokens, time.perf_counter()))
-    return arrivals
+    prompt = torch.randint(llm.config.vocab_size, (burst.prompt_tokens,), generator=generator).tolist()
+    params = SamplingParams(temperature=0.0, max_tokens=burst.output_tokens, ignore_eos=True)
+    start, first = time.perf_counter(), 0.0
+    async for _ in llm.generate(TokensPrompt(prompt_token_ids=prompt), params):
+        first = first or time.perf_counter() - start
+    return first
+
+
+def _start(step: Step) -> float:
+    assert step.start_seconds is not None
+    return step.start_seconds

@@ -41,7 +41,7 @@ def find_machine(name: str, config: ModelConfig, recipe: Recipe, backend: str | 
 
 
 def _cpu(profile: CPUProfile) -> Machine:
-    return Machine(CPU(profile), profile.memory_bytes)
+    return Machine(CPU(profile), profile.memory_bytes, request_seconds=profile.overhead.request)
 
 
 def _wafer(name: str) -> Machine:

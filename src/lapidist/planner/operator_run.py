@@ -1,10 +1,12 @@
 """Running a step operator by operator, each with a stopwatch: what ``workload.lower`` describes, done for real.
 
-Operators run in the order of a layer, layer after layer, through the kernels that the engine uses, on random numbers:
-the caches see what they see in a model. Enough layers are built that a weight has left the caches when it is read
+Operators run in the order of a layer, layer after layer, through the kernels that the engine uses: the caches see what
+they see in a model. Numbers are random and of a model's size, for attention's softmax takes its time with scores that
+keep growing. Enough layers are built that a weight has left the caches when it is read
 again, unless the whole model fits into them.
 """
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -37,6 +39,7 @@ from lapidist.workload.tensor_format import TensorFormat
 
 _PAGE_SIZE = 16
 _CACHE_TURNOVERS = 4
+_RANDOM_ROWS = 251  # no divisor of a head's size: neighbouring heads differ
 _CPU = torch.device("cpu")
 Projection = Callable[[Any], Tensor]
 
@@ -215,26 +218,31 @@ def _projection(gemm: GEMM, dtype: torch.dtype, table: Any) -> Projection:
     """A layer of random weights in the formats of ``gemm``, as the engine would build it."""
     bias = torch.zeros(gemm.n, dtype=dtype) if gemm.bias else None
     if gemm.weight.number not in ("int4", "int8"):
-        return Linear(torch.randn(gemm.k).to(dtype).repeat(gemm.n, 1), bias, table)
+        rows = (torch.randn(_RANDOM_ROWS, gemm.k) / math.sqrt(gemm.k)).to(dtype)
+        return Linear(rows.repeat(-(-gemm.n // _RANDOM_ROWS), 1)[: gemm.n].contiguous(), bias, table)
     kind = QuantizedLinear if gemm.input.number == "int8" else WeightOnlyLinear
     return kind(_random_weight(gemm.n, gemm.k, gemm.weight), bias, dtype)
 
 
 def _random_weight(n: int, k: int, format: TensorFormat) -> QuantizedWeight:
-    scales = torch.full((n,), 0.01, dtype=torch.float16)
+    """What a row gives of a normalized input is about 1."""
+    codes_deviation = 73.3 if format.number == "int8" else 4.6
+    group_scale = 8 if format.group_size is not None else 1
+    scale = 1 / (codes_deviation * group_scale * math.sqrt(k))
+    scales = torch.full((n,), scale, dtype=torch.float16)
     if format.number == "int8":
         return QuantizedWeight(8, k, torch.randint(-127, 128, (n, k), dtype=torch.int8), scales)
     codes = torch.randint(0, 256, (n, -(-k // 2)), dtype=torch.uint8)
     if format.group_size is None:
-        return QuantizedWeight(4, k, codes, scales, zeros=torch.full((n,), 0.08, dtype=torch.float16))
+        return QuantizedWeight(4, k, codes, scales, zeros=8 * scales)
     groups = -(-k // GROUP_SIZE)
     return QuantizedWeight(
         4,
         k,
         codes,
         scales,
-        group_scales=torch.full((n, groups), 8, dtype=torch.uint8),
-        group_zeros=torch.full((n, groups), 64, dtype=torch.int8),
+        group_scales=torch.full((n, groups), group_scale, dtype=torch.uint8),
+        group_zeros=torch.full((n, groups), 8 * group_scale, dtype=torch.int8),
     )
 
 

@@ -59,7 +59,7 @@ def profile(watts: float | None = 100.0) -> CPUProfile:
         "bf16",
         tuple(points),
         tuple(attention),
-        Overhead(1e-4, 1e-5, 1e-6),
+        Overhead(1e-4, 1e-5, 1e-6, request=2e-3),
         1 << 30,
         watts,
     )
@@ -120,6 +120,30 @@ def test_what_was_not_measured_is_answered_with_a_note() -> None:
     assert any("up to 512 rows only" in note for note in far.low_confidence)
 
 
+def test_long_contexts_cool_the_caches() -> None:
+    """Up to a limit, and half of it where they fill the last level."""
+    machine = CPU(replace(profile(), overhead=Overhead(0, 0, 0, cold=1e-3), cache_bytes=1 << 20))
+
+    def cold(kv_length: int) -> float:
+        return machine.step(lower(SHAPE, BF16, Step((SequenceStep(1, kv_length),), 1))).breakdown["step"]
+
+    attention = [
+        each for each in lower(SHAPE, BF16, Step((SequenceStep(1, 1000),), 1)) if isinstance(each, Attention)
+    ]
+    token_bytes = sum(each.count * each.kv_read_bytes for each in attention) / 1000
+    filling = round((1 << 20) / token_bytes)
+    assert cold(1) < 2e-5
+    assert cold(filling) == pytest.approx(5e-4, rel=0.01)
+    assert 9.9e-4 < cold(1000 * filling) < 1e-3
+
+
+def test_a_measurement_that_others_disturbed_says_so() -> None:
+    step = lower(SHAPE, BF16, Step((SequenceStep(1, 1),), 1))
+    assert CPU(replace(profile(), others_cores=0.05)).step(step).low_confidence == ()
+    [note] = CPU(replace(profile(), others_cores=0.8)).step(step).low_confidence
+    assert "0.8 cores busy" in note
+
+
 def test_energy_is_unknown_without_watts() -> None:
     assert math.isnan(CPU(profile(watts=None)).step([]).joules)
 
@@ -150,6 +174,8 @@ def test_a_profile_is_read_as_it_was_written(tmp_path: Path) -> None:
         lambda content: content["operators"][0].update(key="gemm"),
         lambda content: content["attention"][0].update(batch=True),
         lambda content: content["overhead"].update(step=-1),
+        lambda content: content["overhead"].pop("request"),
+        lambda content: content.update(others_cores="none"),
         lambda content: content.update(shape=[1]),
     ],
 )

@@ -19,6 +19,9 @@ from lapidist.hardware.cpu.profile import CPUProfile, OperatorPoint
 from lapidist.hardware.estimate import Bound, Estimate
 from lapidist.workload.operators import GEMM, Attention, Collective, Embedding, Operator
 
+# What an idle system uses now and then.
+QUIET_CORES = 0.15
+
 
 @dataclass(frozen=True)
 class _Law:
@@ -81,6 +84,11 @@ class CPU:
         """
         breakdown: dict[str, float] = {}
         notes: set[str] = set()
+        if self.profile.others_cores > QUIET_CORES:
+            notes.add(
+                f"other processes kept {self.profile.others_cores:.1f} cores busy while this machine was measured: "
+                "run lapidist cpu measure again when it is quiet"
+            )
         compute_seconds = 0.0
         for operator in operators:
             if isinstance(operator, Collective):
@@ -134,7 +142,15 @@ class CPU:
         # Every sequence is there once per window length.
         windows = max(1, len({each.window for each in attention}))
         tokens = sum(each.tokens for each in operators if isinstance(each, Embedding))
-        return overhead.step + overhead.sequence * len(attention) / windows + overhead.token * tokens
+        sizes = overhead.step + overhead.sequence * len(attention) / windows + overhead.token * tokens
+        return sizes + overhead.cold * self.coldness(attention)
+
+    def coldness(self, attention: Iterable[Attention]) -> float:
+        """How much of what a step uses beside its context must come from memory again: from 0 to 1, half where the
+        contexts would just fill the last cache. Reading keys and values drives all else out, the interpreter included.
+        """
+        read = sum(each.kv_read_bytes * each.count for each in attention)
+        return read / (read + self.profile.cache_bytes)
 
 
 def _best_rates(points: Iterable[OperatorPoint]) -> tuple[float, float]:

@@ -3,14 +3,14 @@
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from lapidist.hardware.cpu.operator_key import OperatorKey
 from lapidist.workload.text_files import read_lines, write_atomically
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -45,15 +45,20 @@ class Overhead:
     ----------
     step, sequence, token : seconds of every step, and of each sequence and token in it.
     slowdown : of the operators in the engine over the same run one by one.
+    request : seconds from a request's arrival to its first step, and from a token to its reader, once per request.
+    cold : seconds that a step loses where it reads so much context that nothing else is left in the caches.
     """
 
     step: float
     sequence: float
     token: float
     slowdown: float = 1.0
+    request: float = 0.0
+    cold: float = 0.0
 
 
 NO_OVERHEAD = Overhead(0.0, 0.0, 0.0)
+_OVERHEADS = tuple(each.name for each in fields(Overhead))
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,8 @@ class CPUProfile:
     model : what was measured, for people; ``shape`` and ``recipe`` are what a plan is compared with.
     watts : of the whole processor under load; None where nobody could say.
     memory_bytes : of the machine.
+    others_cores : that other processes kept busy meanwhile, on average.
+    cache_bytes : of the last level.
     """
 
     machine: str
@@ -77,6 +84,8 @@ class CPUProfile:
     overhead: Overhead
     memory_bytes: int
     watts: float | None = None
+    others_cores: float = 0.0
+    cache_bytes: int = 32 << 20
 
     def __post_init__(self) -> None:
         if not self.operators or not self.attention:
@@ -141,11 +150,11 @@ def _profile(content: dict[str, Any]) -> CPUProfile:
             )
             for row in content["attention"]
         ),
-        overhead=Overhead(
-            *(_seconds(content["overhead"][name]) for name in ("step", "sequence", "token", "slowdown"))
-        ),
+        overhead=Overhead(*(_seconds(content["overhead"][name]) for name in _OVERHEADS)),
         memory_bytes=_count(content["memory_bytes"], least=1),
         watts=None if watts is None else _seconds(watts),
+        others_cores=_seconds(content["others_cores"]),
+        cache_bytes=_count(content["cache_bytes"], least=1),
     )
 
 
