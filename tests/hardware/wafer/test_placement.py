@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lapidist.hardware.wafer.description import Description
 from lapidist.hardware.wafer.gemm_algorithms import align
 from lapidist.hardware.wafer.line import Line
 from lapidist.hardware.wafer.placement import from_tiles, skew_columns, skew_rows, to_tiles
@@ -25,8 +26,8 @@ def test_alignment_on_the_mesh_ends_where_placement_would_put_it(slots: int) -> 
     across, down = Line("x", slots), Line("y", slots)
     for kind in ("interleaved", "cyclic"):
         simulator = Simulator(slots, slots, {"a": tiles.copy(), "b": tiles.copy()})
-        simulator.run_step(align("a", 6, across, down, kind))
-        simulator.run_step(align("b", 6, down, across, kind))
+        program = (align("a", 6, across, down, kind), align("b", 6, down, across, kind))
+        simulator.run(Description("align", slots, slots, {}, program))
         assert np.array_equal(simulator.tiles["a"], skew_columns(tiles, kind))
         assert np.array_equal(simulator.tiles["b"], skew_rows(tiles, kind))
 
