@@ -130,6 +130,8 @@ def test_another_mesh_is_refused() -> None:
 def test_unknown_steps_are_refused() -> None:
     with pytest.raises(ValueError, match="knows no step of the kind Reconfigure"):
         Simulator(2, 2, {}).run_step(Reconfigure())  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="was not told what 'halve' computes"):
+        Simulator(2, 2, {}).run_step(Pointwise("halve", (), (), 1))
 
 
 def test_sequences_without_a_new_token_do_not_move() -> None:

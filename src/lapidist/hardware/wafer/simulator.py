@@ -129,9 +129,10 @@ class Simulator:
             self._give_spare(product)
 
     def _pointwise(self, step: Pointwise) -> None:
-        results = self.operations[step.function or step.operation](
-            *(self.tiles[name] for name in step.inputs)
-        )
+        operation = self.operations.get(step.function or step.operation)
+        if operation is None:
+            raise ValueError(f"the simulator was not told what {step.function or step.operation!r} computes")
+        results = operation(*(self.tiles[name] for name in step.inputs))
         results = results if isinstance(results, tuple) else (results,)
         self.tiles.update(zip(step.outputs, results, strict=True))
 
