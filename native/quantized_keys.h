@@ -44,6 +44,18 @@ __attribute__((always_inline)) inline void for_each(F&& f) {
     }
 }
 
+// One byte in every lane, as a float.
+inline FloatVector load_bytes(const uint8_t* p) {
+#if defined(__AVX512F__)
+    return reinterpret_cast<FloatVector>(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))));
+#else
+    typedef uint8_t Bytes __attribute__((vector_size(kLanes)));
+    Bytes bytes;
+    std::memcpy(&bytes, p, sizeof bytes);
+    return __builtin_convertvector(bytes, FloatVector);
+#endif
+}
+
 // One word in every lane.
 inline IntVector load_words(const uint8_t* p) {
 #if defined(__AVX512F__)
@@ -96,10 +108,11 @@ class QuantizedKeys {
     using Number = NumberType;
     using Memory = QuantizedMemory;
     static constexpr bool kNeedsQuerySums = true;
+    static constexpr bool kInPhases = false;
 
     // The tokens of a sequence from `begin` to `end`.
     QuantizedKeys(const AttentionCall& call, Memory& memory, int sequence, int, int end, int)
-        : call_(call), page_{call.page_size, call.head_dim, kBits}, pages_(call.page_table + sequence * call.page_table_stride), end_(end) {
+        : call_(call), page_{call.kv_heads * call.page_size, call.head_dim, kBits}, pages_(call.page_table + sequence * call.page_table_stride), end_(end) {
         const size_t block_bytes = kBlock * page_.row_bytes();
         key_lanes_ = memory.key_lanes.reserve<int32_t>(block_bytes / 4);
         key_rows_ = memory.key_rows.reserve<uint8_t>(block_bytes + kSlack);
@@ -211,7 +224,7 @@ class QuantizedKeys {
 
     struct Place {
         int64_t page;  // in bytes from the first one
-        int slot;
+        int row;
     };
 
     // Of sixteen tokens.
@@ -223,47 +236,48 @@ class QuantizedKeys {
 
     // Where a token of the first head lies.
     Place place(int token) const {
-        return {int64_t{pages_[token / call_.page_size]} * call_.kv_heads * page_.bytes(), token % call_.page_size};
+        return {pages_[token / call_.page_size] * page_.bytes(), token % call_.page_size};
     }
 
-    Place head_of(Place place, int head) const { return {place.page + head * page_.bytes(), place.slot}; }
+    Place head_of(Place place, int head) const { return {place.page, place.row + head * call_.page_size}; }
 
     // Sixteen tokens of one page, to come soon.
     __attribute__((always_inline)) void fetch(const void* pages) const {
         const uint8_t* page = static_cast<const uint8_t*>(pages) + fetched_.page;
-        const uint8_t* codes = page + page_.code_offset(fetched_.slot);
+        const uint8_t* codes = page + page_.code_offset(fetched_.row);
         for (int64_t byte = 0; byte < kBlock * page_.row_bytes(); byte += 64) prefetch(codes + byte);
-        prefetch(page + page_.scale_offset(fetched_.slot));
-        prefetch(page + page_.zero_offset(fetched_.slot));
+        prefetch(page + page_.scale_offset(fetched_.row));
+        prefetch(page + page_.zero_offset(fetched_.row));
     }
 
     // The rows of a head's sixteen tokens, which come from `copied` unless they lie side by side. Tokens that are not
     // there get zeros for parameters; their codes are any.
     const uint8_t* block(const uint8_t* pages, int head, uint8_t* copied, Parameters* parameters) const {
         if (call_.page_size % kBlock == 0) {
-            const auto [offset, slot] = head_of(here_, head);
+            const auto [offset, row] = head_of(here_, head);
             const uint8_t* page = pages + offset;
-            set(page + page_.scale_offset(slot), page + page_.zero_offset(slot), parameters);
-            return page + page_.code_offset(slot);
+            set(page + page_.scale_offset(row), page + page_.zero_offset(row), parameters);
+            return page + page_.code_offset(row);
         }
-        float16 scales[kBlock] = {}, zeros[kBlock] = {};
+        float16 scales[kBlock] = {};
+        uint8_t zeros[kBlock] = {};
         for (int t = 0; t < present_; ++t) {
-            const auto [offset, slot] = head_of(place(token_ + t), head);
+            const auto [offset, row] = head_of(place(token_ + t), head);
             const uint8_t* page = pages + offset;
-            std::memcpy(copied + t * page_.row_bytes(), page + page_.code_offset(slot), page_.row_bytes());
-            std::memcpy(scales + t, page + page_.scale_offset(slot), sizeof *scales);
-            std::memcpy(zeros + t, page + page_.zero_offset(slot), sizeof *zeros);
+            std::memcpy(copied + t * page_.row_bytes(), page + page_.code_offset(row), page_.row_bytes());
+            std::memcpy(scales + t, page + page_.scale_offset(row), sizeof *scales);
+            std::memcpy(zeros + t, page + page_.zero_offset(row), sizeof *zeros);
         }
         set(scales, zeros, parameters);
         return copied;
     }
 
-    void set(const void* scales, const void* zeros, Parameters* parameters) const {
+    void set(const void* scales, const uint8_t* zeros, Parameters* parameters) const {
         constexpr float kBias = kInPairs<Number> && kBits == 4 ? 128 : 0;
         for (int j = 0; j < kBlockVectors; ++j) {
             const IntVector there = lane_indices() < present_ - j * kLanes;
             const FloatVector scale = load(static_cast<const float16*>(scales) + j * kLanes);
-            const FloatVector zero = load(static_cast<const float16*>(zeros) + j * kLanes);
+            const FloatVector zero = load_bytes(zeros + j * kLanes) * (1 / page_.zero_steps());
             parameters->scales[j] = there ? scale : splat(0);
             parameters->zeros[j] = there ? zero + kBias : splat(0);
         }

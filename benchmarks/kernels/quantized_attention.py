@@ -56,10 +56,11 @@ class Case:
         shape = self.shape
         cache = PagedKVCache(1, num_pages, PAGE, shape.kv_heads, shape.head_dim, torch.bfloat16, bits=bits)
         tokens = 4096
+        # The same ones again and again: what they are costs no time, and drawing them would take longer than all else.
+        keys, values = torch.randn(2, tokens, shape.kv_heads, shape.head_dim).bfloat16()
         for first in range(0, num_pages * PAGE, tokens):
             slots = torch.arange(first, min(first + tokens, num_pages * PAGE))
-            keys, values = torch.randn(2, len(slots), shape.kv_heads, shape.head_dim).bfloat16()
-            cache.write(0, slots, keys, values)
+            cache.write(0, slots, keys[: len(slots)], values[: len(slots)])
         return cache
 
     def attend(self, bits: int) -> Tensor:

@@ -66,8 +66,8 @@ void expect_close(const char* what, double found, double expected, double error)
     if (failures++ < 20) std::printf("%s: found %.9g, expected %.9g, to within %.3g\n", what, found, expected, error);
 }
 
-// Sequences with keys and values in shuffled pages; what no token owns is NaN (all bits are set, in codes the scale and
-// the zero are), what no page owns is out of bounds.
+// Sequences with keys and values in shuffled pages; what no token owns is NaN (all bits are set; of codes the scale is),
+// what no page owns is out of bounds.
 template <typename T>
 struct Batch {
     const int kv_heads = draw(1, 3);
@@ -99,29 +99,30 @@ struct Batch {
 
     // A channel of the cache as a number; of codes with the most by which it was rounded.
     double read(const std::vector<uint8_t>& pages, int sequence, int token, int kv_head, int channel, double* error = nullptr) const {
-        const int64_t index = int64_t{page_table[sequence * columns + token / page_size]} * kv_heads + kv_head;
-        const uint8_t* page = pages.data() + index * page_bytes();
-        const int slot = token % page_size;
+        const uint8_t* page = pages.data() + page_table[sequence * columns + token / page_size] * page_bytes();
+        const int row = kv_head * page_size + token % page_size;
         if (error) *error = 0;
         if (kv_bits == 16) {
             T number;
-            std::memcpy(&number, page + (slot * head_dim + channel) * sizeof(T), sizeof(T));
+            std::memcpy(&number, page + (row * head_dim + channel) * sizeof(T), sizeof(T));
             return to_float(number);
         }
-        const QuantizedPage layout{page_size, head_dim, kv_bits};
+        const QuantizedPage layout{kv_heads * page_size, head_dim, kv_bits};
         uint16_t word;
-        float16 scale, zero;
-        std::memcpy(&word, page + layout.code_offset(slot) + 2 * (channel % layout.words()), sizeof word);
-        std::memcpy(&scale, page + layout.scale_offset(slot), sizeof scale);
-        std::memcpy(&zero, page + layout.zero_offset(slot), sizeof zero);
-        if (error) *error = 0.501 * std::fabs(to_float(scale));
+        float16 scale;
+        std::memcpy(&word, page + layout.code_offset(row) + 2 * (channel % layout.words()), sizeof word);
+        std::memcpy(&scale, page + layout.scale_offset(row), sizeof scale);
+        const uint8_t zero = page[layout.zero_offset(row)];
+        // Of four bits an end may have given up half a step, one of a grid up to 15/14 as wide.
+        if (error) *error = (kv_bits == 4 ? 0.58 : 0.501) * std::fabs(to_float(scale));
         const int code = word >> channel / layout.words() * kv_bits & ((1 << kv_bits) - 1);
-        return (code - double{to_float(zero)}) * to_float(scale);
+        return (code - double{zero} / layout.zero_steps()) * to_float(scale);
     }
 
   private:
     size_t page_bytes() const {
-        return kv_bits == 16 ? page_size * head_dim * sizeof(T) : QuantizedPage{page_size, head_dim, kv_bits}.bytes();
+        const int rows = kv_heads * page_size;
+        return kv_bits == 16 ? rows * head_dim * sizeof(T) : QuantizedPage{rows, head_dim, kv_bits}.bytes();
     }
 
     void deal_pages(const std::vector<int>& pages_of) {
@@ -129,7 +130,7 @@ struct Batch {
         std::iota(pages.begin(), pages.end(), 0);
         std::shuffle(pages.begin(), pages.end(), generator);
         page_table.assign(sequences() * columns, std::numeric_limits<int32_t>::max());
-        keys.assign(pages.size() * kv_heads * page_bytes(), 0xff);
+        keys.assign(pages.size() * page_bytes(), 0xff);
         values = keys;
         for (int s = 0; s < sequences(); ++s) {
             std::copy(pages.end() - pages_of[s], pages.end(), page_table.begin() + s * columns);

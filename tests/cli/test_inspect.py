@@ -38,7 +38,7 @@ def test_a_quantized_one(lapidist: Lapidist, tmp_path: Path) -> None:
     shown = result.stdout
     assert "model: LlamaForCausalLM, recipe random" in shown
     assert "weights 4 bits in groups of 128, output head float, activations 8 bits, KV cache 4 bits" in shown
-    assert "KV cache: 96 bytes per token, unquantized 512 (5.33x); 1 GiB holds 11,184,810 tokens" in shown
+    assert "KV cache: 88 bytes per token, unquantized 512 (5.82x); 1 GiB holds 12,201,611 tokens" in shown
     found = json.loads(lapidist("inspect", out, "--json").stdout)
     assert found["recipe"] == "random"
     assert found["weights"] == {"bits": 4, "group_size": 128}
@@ -54,9 +54,9 @@ def test_a_quantized_one(lapidist: Lapidist, tmp_path: Path) -> None:
     }
     assert found["linear_weights"] == 2 * layer
     assert found["bits_per_weight"] == pytest.approx(4 + 32 * rows / layer)
-    assert found["kv_bytes_per_token"] == 2 * 2 * 2 * (16 * 4 // 8 + 4)
+    assert found["kv_bytes_per_token"] == 2 * 2 * 2 * (16 * 4 // 8 + 3)
     assert found["float_kv_bytes_per_token"] == 2 * 2 * 2 * 16 * 4
-    assert found["tokens_per_gib_of_kv_cache"] == 2**30 // 96
+    assert found["tokens_per_gib_of_kv_cache"] == 2**30 // 88
 
 
 def test_a_mistake_is_one_sentence(lapidist: Lapidist, tmp_path: Path) -> None:

@@ -37,12 +37,12 @@ def test_what_is_planned_fits_and_no_page_more(llama_directory: Path, kv_bits: i
 
 
 def test_capacity_of_fewer_bits(config: ModelConfig) -> None:
-    """A head of 16 channels takes 32 bytes, 20, or 12 for each token: 4 bytes are scale and zero."""
+    """A head of 16 channels takes 32 bytes, 19, or 11 for each token: 3 bytes are scale and zero."""
     bytes_of_page = PagedKVCache.bytes_per_page(
         config.num_layers, 16, config.num_kv_heads, config.head_dim, torch.bfloat16
     )
     assert config.head_dim == 16
-    assert [pages(config, 60 * bytes_of_page, bits) for bits in (16, 8, 4)] == [60, 96, 160]
+    assert [pages(config, 60 * bytes_of_page, bits) for bits in (16, 8, 4)] == [60, 60 * 32 // 19, 60 * 32 // 11]
 
 
 def test_a_cache_that_there_is_not_is_named(config: ModelConfig) -> None:

@@ -54,7 +54,7 @@ def test_sizes_are_the_checkpoints(report: QuantizationReport) -> None:
     assert reference.parts == same.parts
     assert reference.parts.bits_per_weight == 32
     assert 4 < integers.parts.bits_per_weight < 5  # rows are short, and have a scale and a zero each
-    assert integers.parts.kv_bytes_per_token == 2 * 2 * 2 * (16 // 2 + 4)
+    assert integers.parts.kv_bytes_per_token == 2 * 2 * 2 * (16 // 2 + 3)
     assert integers.recipe == "random"
     assert [row.recipe for row in (reference, same)] == ["float32", "float32"]
 

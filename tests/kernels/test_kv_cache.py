@@ -125,7 +125,7 @@ def test_quantized_tokens_lie_in_their_slots_and_nothing_else_changes(
             (rows.zeros, written.zeros),
         ):
             own[slots // page_size, :, slots % page_size] = tensor
-        before[index] = pack_pages(rows, kv_bits)
+        before[index] = pack_pages(rows)
     for found, expected in zip((*cache.keys, *cache.values), before, strict=True):
         assert torch.equal(found, expected)
 
@@ -175,10 +175,19 @@ def test_bytes_per_page_is_what_a_page_takes(kv_bits: int, head_dim: int) -> Non
     assert PagedKVCache.bytes_per_page(3, 16, 2, head_dim, torch.bfloat16, kv_bits) * 7 == total
 
 
-def test_a_page_of_four_bits_has_the_published_size() -> None:
-    """64 tokens, 8 heads of 128 channels: 34,816 bytes of keys, and as many of values (QServe, arXiv 2405.04532)."""
+def test_a_page_of_four_bits_has_the_published_size_but_for_the_zeros() -> None:
+    """64 tokens, 8 heads of 128 channels: 34,816 bytes of keys, and as many of values (QServe, arXiv 2405.04532), of
+    which zeros are 1,024; ours take half of that."""
     cache = PagedKVCache(1, 3, 64, 8, 128, torch.bfloat16, bits=4)
-    assert cache.keys[0][0].nbytes == cache.values[0][0].nbytes == 34_816
+    assert cache.keys[0][0].nbytes == cache.values[0][0].nbytes == 34_816 - 512
+
+
+@pytest.mark.parametrize(("head_dim", "least"), [(64, 3.65), (128, 3.82)])
+def test_how_many_times_the_tokens_four_bits_hold(head_dim: int, least: float) -> None:
+    plain, cut = (
+        PagedKVCache.bytes_per_page(16, 16, 8, head_dim, torch.bfloat16, kv_bits) for kv_bits in (16, 4)
+    )
+    assert plain / cut >= least
 
 
 def test_a_cache_that_there_is_not_is_named() -> None:

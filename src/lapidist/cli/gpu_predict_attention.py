@@ -102,8 +102,8 @@ def predict_attention(
         typer.secho(note, fg="yellow", err=True)
 
 
-# int8 and int4 caches carry an fp16 scale and zero point per head of 128.
-_KV_BYTES = {"bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "int8": 1.03125, "int4": 0.53125}
+# int8 and int4 caches carry an fp16 scale and an 8-bit zero point per head of 128.
+_KV_BYTES = {"bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "int8": 1 + 3 / 128, "int4": 0.5 + 3 / 128}
 _COMPUTE_BYTES = {"bf16": 2.0, "fp16": 2.0, "fp8": 1.0}
 
 

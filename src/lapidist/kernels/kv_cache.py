@@ -24,7 +24,7 @@ class PagedKVCache:
     Attributes
     ----------
     keys, values : one tensor per layer, ``[num_pages, num_kv_heads, page_size, head_dim]``; with 8 or 4 bits uint8
-        ``[num_pages, num_kv_heads, page_bytes]``.
+        ``[num_pages, num_kv_heads, page_bytes]``, see ``pack_pages``.
 
     Raises
     ------

@@ -6,7 +6,8 @@ from typing import Literal
 
 from lapidist.workload.tensor_format import NumberType, TensorFormat
 
-_SCALE_BITS = 16  # every scale and real-valued zero point is fp16
+_SCALE_BITS = 16  # every scale and real-valued zero point of weights is fp16
+_KV_ZERO_BITS = 8
 _FLOATS: tuple[NumberType, ...] = ("fp32", "bf16", "fp16")
 _INTEGERS: dict[str, NumberType] = {"4": "int4", "8": "int8"}
 _QUANTIZED_NAME = re.compile(
@@ -42,10 +43,11 @@ class Recipe:
         its own. Quantized formats carry the parameters of QoQ (QServe, arXiv 2405.04532, section 4): weights
         an fp16 scale per output channel and, in groups, an 8-bit scale and an 8-bit zero point per group, or
         without groups an fp16 zero point per channel (int4 only; int8 is symmetric); activations an fp16
-        scale per token; keys and values an fp16 scale and zero point per head and token.
+        scale per token; keys and values an fp16 scale and, where QServe has fp16 too, an 8-bit zero point per
+        head and token.
 
         >>> Recipe.named("w4a8kv4-g128").kv.byte_count(rows=1, columns=128)
-        68
+        67
 
         Raises
         ------
@@ -65,7 +67,7 @@ class Recipe:
             name,
             weight=_weight_format(match["weight"], match["group"], plain),
             activation=_quantized(match["activation"], plain, _SCALE_BITS),
-            kv=_quantized(match["kv"], plain, 2 * _SCALE_BITS),
+            kv=_quantized(match["kv"], plain, _SCALE_BITS + _KV_ZERO_BITS),
             hidden=plain,
         )
 
