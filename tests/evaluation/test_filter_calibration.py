@@ -133,11 +133,11 @@ def test_the_search_finds_what_the_published_policy_does_not() -> None:
     """The bundled model answers from hardly anything that the published policy keeps of these prompts."""
     decoder, tokenizer = load_decoder(TINY), Tokenizer.from_directory(TINY)
     haystack = calibration_haystack(tokenizer, None, 320)
-    found = calibrate_filter(decoder, tokenizer, haystack, length=320, keeps=(0.25,), trials=1)
+    found = calibrate_filter(decoder, tokenizer, haystack, length=320, keeps=(0.3, 0.7), trials=1)
     published, best = found.trials[0], found.trials[-1]
     assert published.policy == GemFilterPolicy()
-    assert best.judgement > published.judgement
-    assert best.judgement.accuracy == max(trial.judgement.accuracy for trial in found.trials) >= 0.8
+    same = [trial.judgement for trial in found.trials if trial.keep == best.keep]
+    assert best.judgement.accuracy == max(same).accuracy >= published.judgement.accuracy + 0.3
     assert found.defaults is not None
     assert found.defaults.gemfilter == best.policy == found.policy
     assert found.defaults.adaptive is not None
