@@ -36,7 +36,7 @@ struct Unit {
 // Memory of one thread.
 template <typename Keys>
 struct Buffers {
-    Scratch row, query, query_sums, sums, denominators, maxima, shifts, firsts, lasts;
+    Scratch row, query, query_sums, sums, denominators, maxima, shifts, firsts, lasts, scores, weights;
     typename Keys::Memory keys;
 };
 
@@ -146,13 +146,32 @@ class Attention {
         }
         int* first = b.firsts.template reserve<int>(rows);
         int* last = b.lasts.template reserve<int>(rows);
+        const auto scores = [&, all = b.scores.template reserve<float>(size_t(count) * rows * kBlock)](int i) { return all + size_t(i) * rows * kBlock; };
+        const auto weights = [&, all = b.weights.template reserve<Number>(size_t(count) * rows * kBlock)](int i) { return all + size_t(i) * rows * kBlock; };
         Keys keys(call_, b.keys, unit.sequence, unit.kv_begin, unit.kv_end, rows);
         for (int token = unit.kv_begin; token < unit.kv_end; token += kBlock) {
             keys.seek(token);
             see(unit, token, std::min(kBlock, unit.kv_end - token), first, last);
-            for (int i = 0; i < count; ++i) {
-                keys.take(head, i, count);
-                tile(i).add(keys, map_, mode, first, last);
+            const auto weigh = [&](int i) { tile(i).weigh(keys, map_, mode, first, last, scores(i), weights(i)); };
+            if constexpr (Keys::kInPhases) {
+                // Keys and values are long runs of memory. The exponentials of a head, a long chain, overlap with the next one's products.
+                for (int i = 0; i < count; ++i) {
+                    keys.take_keys(head, i, count);
+                    tile(i).score(keys, last, scores(i));
+                    if (i > 0) weigh(i - 1);
+                }
+                weigh(count - 1);
+                for (int i = 0; i < count; ++i) {
+                    keys.take_values(head, i, count);
+                    tile(i).add_values(keys, last, weights(i));
+                }
+            } else {
+                for (int i = 0; i < count; ++i) {
+                    keys.take(head, i, count);
+                    tile(i).score(keys, last, scores(i));
+                    weigh(i);
+                    tile(i).add_values(keys, last, weights(i));
+                }
             }
         }
         for (int i = 0; i < count; ++i) {

@@ -6,7 +6,8 @@
 //     query_width, sum_width   length of a row of packed queries and of sums
 //     sum_position             where a channel stands in a row of sums
 //     seek                     goes to a block of tokens
-//     take                     takes the keys and values of one head of them
+//     take                     takes the keys and values of one head of them; or, if kInPhases,
+//     take_keys, take_values   the keys of one head after the other, then the values
 //     row_tile                 query rows that are multiplied with them at once, at most
 //     multiply_keys            the scores of some rows
 //     weigh                    weights as values are multiplied by them, and what they add to a row's denominator

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <type_traits>
 
 #include "attention_block.h"
 
@@ -48,33 +49,42 @@ struct HeadTile {
         std::fill(maxima, maxima + rows, -kInfinity);
     }
 
-    // Takes in sixteen keys, of which row r sees those from first[r] up to last[r] (relative to the block).
-    void add(const Keys& keys, const ScoreMap& map, SoftmaxMode mode, const int* first, const int* last) {
+    // Sixteen keys are taken in in three steps. Row r sees those from first[r] up to last[r] (relative to the block). Scores
+    // and weights are [rows][16].
+    void score(const Keys& keys, const int* last, float* scores) const {
+        for_each_tile(keys, last, [&](int r, auto count) {
+            keys.template multiply_keys<decltype(count)::value>(query + r * query_width, query_sums + r, r == 0, scores + r * kBlock);
+        });
+    }
+
+    void weigh(const Keys& keys, const ScoreMap& map, SoftmaxMode mode, const int* first, const int* last, const float* scores, Number* weights) {
+        for (int r = 0; r < rows; ++r) exponentiate(keys, scores + r * kBlock, weights + r * kBlock, map, mode, first[r], last[r], r);
+    }
+
+    void add_values(const Keys& keys, const int* last, const Number* weights) {
+        for_each_tile(keys, last, [&](int r, auto count) {
+            keys.template add_values<decltype(count)::value>(weights + r * kBlock, r == 0, sums + r * sum_width);
+        });
+    }
+
+  private:
+    // Calls run(first row, number of rows as a constant) for tiles of rows some of which see something.
+    template <typename Run>
+    void for_each_tile(const Keys& keys, const int* last, Run run) const {
         for (int r = 0; r < rows;) {
             const int count = std::min(rows - r, keys.row_tile());
             // Rows stand in the order of their positions: the last one sees most.
-            if (last[r + count - 1] > 0) dispatch<1>(count, keys, map, mode, first, last, r);
+            if (last[r + count - 1] > 0) with_constant<1>(count, [&](auto constant) { run(r, constant); });
             r += count;
         }
     }
 
-  private:
-    template <int kRows>
-    void dispatch(int count, const Keys& keys, const ScoreMap& map, SoftmaxMode mode, const int* first, const int* last, int r) {
-        if constexpr (kRows < kRowTile) {
-            if (count > kRows) return dispatch<kRows + 1>(count, keys, map, mode, first, last, r);
+    template <int kCount, typename Run>
+    static void with_constant(int count, Run run) {
+        if constexpr (kCount < kRowTile) {
+            if (count > kCount) return with_constant<kCount + 1>(count, run);
         }
-        add_rows<kRows>(keys, map, mode, first, last, r);
-    }
-
-    template <int kRows>
-    void add_rows(const Keys& keys, const ScoreMap& map, SoftmaxMode mode, const int* first, const int* last, int r) {
-        alignas(64) float scores[kRows * kBlock];
-        alignas(64) Number weights[kRows * kBlock];
-        const bool are_first = r == 0;
-        keys.template multiply_keys<kRows>(query + r * query_width, query_sums + r, are_first, scores);
-        for (int i = 0; i < kRows; ++i) exponentiate(keys, scores + i * kBlock, weights + i * kBlock, map, mode, first[r + i], last[r + i], r + i);
-        keys.template add_values<kRows>(weights, are_first, sums + r * sum_width);
+        run(std::integral_constant<int, kCount>{});
     }
 
     // Scores of one row to weights; the row's denominator grows.

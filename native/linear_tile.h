@@ -29,7 +29,7 @@ inline void multiply_tile(const Factor<T>* x, int64_t x_stride, const T* w, int6
     for (int r = 0; r < kRows; ++r)
         for (int v = 0; v < kVectors; ++v) acc[r][v] = load(sums + r * kPanelOutputs + v * kLanes);
     for (int64_t c = 0; c < columns; c += kPair<T>, w += kPair<T> * kPanelOutputs) {
-        for (int v = ahead_begin; v < ahead_end; ++v) prefetch(w + ahead + v * kPair<T> * kLanes);
+        for (int v = ahead_begin; v < ahead_end; ++v) prefetch_once(w + ahead + v * kPair<T> * kLanes);
         if constexpr (kInPairs<T>) {
 #if defined(__AVX512BF16__)
             IntVector weight[kVectors];

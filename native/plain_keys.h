@@ -7,20 +7,29 @@
 
 namespace lapidist {
 
-constexpr int kAhead = 1;                      // blocks (of one head) between what is computed and what is fetched
 constexpr int kFewRows = 4;                    // rows whose sums are in registers at once, where keys are read as they lie
 constexpr int kPackFrom = 2 * kFewRows + 1;    // rows from which packing the keys pays
 
-template <typename T>
-inline void fetch_row(const T* row, int width) {
-    for (int c = 0; c < width; c += 64 / int{sizeof(T)}) prefetch(row + c);
-}
+// What is read next is fetched while something else is computed: in the order of its addresses, which the processor's own
+// prefetching follows, and a few cache lines at a time, because all at once they would wait for each other. They go to the
+// first-level cache: from the second one, rows that are read side by side stream at half the memory's speed.
+struct Fetch {
+    const char* next;  // null: nothing is fetched
+
+    void advance(int bytes) {
+        if (next == nullptr) return;
+        for (int i = 0; i < bytes; i += 64) prefetch_near(next + i);
+        next += bytes;
+    }
+};
 
 // scores[r][t] = query row r . key t for kRows rows, from packed keys.
 template <typename T, int kRows>
-inline void multiply_packed_keys(const Factor<T>* query, const Factor<T>* keys, int width, float* scores) {
+inline void multiply_packed_keys(const Factor<T>* query, const Factor<T>* keys, Fetch later, int width, float* scores) {
+    constexpr int kStep = kInPairs<T> ? 2 : 1;
     FloatVector sums[kRows][kBlockVectors] = {};
-    for (int c = 0; c < width; c += kInPairs<T> ? 2 : 1) {
+    for (int c = 0; c < width; c += kStep) {
+        later.advance(kBlock * kStep * int{sizeof(T)});
         if constexpr (kInPairs<T>) {
 #if defined(__AVX512BF16__)
             IntVector key;
@@ -38,16 +47,15 @@ inline void multiply_packed_keys(const Factor<T>* query, const Factor<T>* keys, 
         for (int j = 0; j < kBlockVectors; ++j) store(scores + r * kBlock + j * kLanes, sums[r][j]);
 }
 
-// The same from keys as they lie, for so few rows that packing would cost more than it saves. The rows of a
-// later block are fetched meanwhile: in the order of their addresses, which the processor's own prefetching follows, and
-// a few at a time, because all at once they would wait for each other.
+// The same from keys as they lie, for so few rows that packing would cost more than it saves.
 template <typename T, int kRows>
-inline void multiply_keys(const Factor<T>* query, const T* const* keys, const T* const* next, int width, float* scores) {
+inline void multiply_keys(const Factor<T>* query, const T* const* keys, Fetch later, int width, float* scores) {
+    constexpr int kStep = kInPairs<T> ? 2 * kLanes : kLanes;
+    FourSums found[kRows][kBlock / 4];
     for (int t = 0; t < kBlock; t += 4) {
         FloatVector sums[kRows][4] = {};
-        if (next)
-            for (int i = 0; i < 4; ++i) fetch_row(next[t + i], width);
-        for (int c = 0; c < width; c += kInPairs<T> ? 2 * kLanes : kLanes) {
+        for (int c = 0; c < width; c += kStep) {
+            later.advance(4 * kStep * int{sizeof(T)});
             if constexpr (kInPairs<T>) {
 #if defined(__AVX512BF16__)
                 IntVector key[4];
@@ -65,19 +73,19 @@ inline void multiply_keys(const Factor<T>* query, const T* const* keys, const T*
                     for (int i = 0; i < 4; ++i) sums[r][i] += load(query + r * width + c) * key[i];
             }
         }
-        for (int r = 0; r < kRows; ++r) store_horizontal_sums(sums[r][0], sums[r][1], sums[r][2], sums[r][3], scores + r * kBlock + t);
+        for (int r = 0; r < kRows; ++r) found[r][t / 4] = sum_four(sums[r][0], sums[r][1], sums[r][2], sums[r][3]);
     }
+    for (int r = 0; r < kRows; ++r) store_sixteen(found[r], scores + r * kBlock);
 }
 
 // sums[r] += the weighted sum of kVectors vectors of the values from channel c on, for kRows rows. The block is summed by
 // itself: terms that would vanish beside the sum of a long context add up first.
 template <typename T, int kRows, int kVectors>
-inline void add_values(const Factor<T>* weights, const T* const* values, const T* const* next, int c, int width, float* sums) {
+inline void add_values(const Factor<T>* weights, const T* const* values, Fetch& later, int c, int width, float* sums) {
     FloatVector acc[kRows][kVectors] = {};
     constexpr int kStep = kInPairs<T> ? 2 : 1;
     for (int t = 0; t < kBlock; t += kStep) {
-        if (next && c == 0)
-            for (int i = 0; i < kStep; ++i) fetch_row(next[t + i], width);
+        later.advance(kStep * kVectors * kLanes * int{sizeof(T)});
         if constexpr (kInPairs<T>) {
 #if defined(__AVX512BF16__)
             IntVector value[kVectors];
@@ -110,11 +118,11 @@ inline void add_values(const Factor<T>* weights, const T* const* values, const T
 }
 
 template <typename T, int kRows>
-inline void add_values(const Factor<T>* weights, const T* const* values, const T* const* next, int width, float* sums) {
+inline void add_values(const Factor<T>* weights, const T* const* values, Fetch later, int width, float* sums) {
     constexpr int kVectors = kLanes == 16 && kRows <= 6 ? 4 : 2;
     int c = 0;
-    for (; c + kVectors * kLanes <= width; c += kVectors * kLanes) add_values<T, kRows, kVectors>(weights, values, next, c, width, sums);
-    for (; c < width; c += 2 * kLanes) add_values<T, kRows, 2>(weights, values, next, c, width, sums);
+    for (; c + kVectors * kLanes <= width; c += kVectors * kLanes) add_values<T, kRows, kVectors>(weights, values, later, c, width, sums);
+    for (; c < width; c += 2 * kLanes) add_values<T, kRows, 2>(weights, values, later, c, width, sums);
 }
 
 // Of one thread.
@@ -130,16 +138,16 @@ class PlainKeys {
     using Number = Factor<T>;
     using Memory = PlainMemory;
     static constexpr bool kNeedsQuerySums = false;
+    static constexpr bool kInPhases = true;
 
-    // The tokens of a sequence from `begin` to `end`, for `rows` query rows.
-    PlainKeys(const AttentionCall& call, Memory& memory, int sequence, int begin, int end, int rows)
+    // The tokens of a sequence up to `end`, for `rows` query rows.
+    PlainKeys(const AttentionCall& call, Memory& memory, int sequence, int, int end, int rows)
         : call_(call), pages_(call.page_table + sequence * call.page_table_stride), end_(end), width_(query_width(call.head_dim)),
           head_size_(int64_t{call.page_size} * call.head_dim), is_packed_(rows >= kPackFrom) {
         packed_keys_ = memory.packed_keys.reserve<Number>(kBlock * width_);
         padded_rows_ = memory.padded_rows.reserve<T>(2 * kBlock * width_);
         zeros_ = memory.zeros.reserve<T>(width_);
         std::fill(zeros_, zeros_ + width_, T{});
-        for (int i = 0; i < kAhead; ++i) locate(begin + i * kBlock, offsets_[i + 1]);
     }
 
     static int query_width(int head_dim) { return (head_dim + 31) / 32 * 32; }
@@ -153,27 +161,25 @@ class PlainKeys {
 
     // Blocks follow one another.
     void seek(int token) {
-        std::memmove(offsets_[0], offsets_[1], kAhead * sizeof offsets_[0]);
-        locate(token + kAhead * kBlock, offsets_[kAhead]);
         present_ = std::min(kBlock, end_ - token);
+        int page = token / call_.page_size, slot = token % call_.page_size;
+        for (int t = 0; t < present_; ++t) {
+            offsets_[t] = offset(page, slot);
+            if (++slot == call_.page_size) ++page, slot = 0;
+        }
+        next_offset_ = token + kBlock < end_ ? offset(page, slot) : offsets_[0];
     }
 
-    // Head `first + index`; `count` heads from `first` on are taken in turn.
-    void take(int first, int index, int count) {
-        // After a block of one head comes that of the next head, after the last one the next block of the first.
-        const int later = index + kAhead;
-        const int64_t* next = offsets_[later / count];
-        const int64_t head = (first + index) * head_size_, next_head = (first + later % count) * head_size_;
-        const T* key_pages = static_cast<const T*>(call_.keys);
-        const T* value_pages = static_cast<const T*>(call_.values);
-        for (int t = 0; t < kBlock; ++t) {
-            keys_[t] = t < present_ ? key_pages + head + offsets_[0][t] : zeros_;
-            values_[t] = t < present_ ? value_pages + head + offsets_[0][t] : zeros_;
-            next_keys_[t] = key_pages + next_head + next[t];
-            next_values_[t] = value_pages + next_head + next[t];
-        }
-        if (width_ != call_.head_dim) pad();
+    // Of head `first + index`; `count` heads from `first` on are taken in turn, all their keys and then all their values.
+    void take_keys(int first, int index, int count) {
+        locate(call_.keys, first + index, keys_, padded_rows_);
+        later_ = index + 1 < count ? piece(call_.keys, first + index + 1, offsets_[0]) : piece(call_.values, first, offsets_[0]);
         if (is_packed_) pack();
+    }
+
+    void take_values(int first, int index, int count) {
+        locate(call_.values, first + index, values_, padded_rows_ + kBlock * width_);
+        later_ = index + 1 < count ? piece(call_.values, first + index + 1, offsets_[0]) : piece(call_.keys, first, next_offset_);
     }
 
     int row_tile() const { return is_packed_ ? kRowTile : kFewRows; }
@@ -181,10 +187,11 @@ class PlainKeys {
     // The first rows fetch for all.
     template <int kRows>
     void multiply_keys(const Number* query, const float*, bool are_first, float* scores) const {
+        const Fetch later = are_first ? later_ : Fetch{nullptr};
         if (kRows > kFewRows || is_packed_) {
-            multiply_packed_keys<T, kRows>(query, packed_keys_, width_, scores);
+            multiply_packed_keys<T, kRows>(query, packed_keys_, later, width_, scores);
         } else {
-            lapidist::multiply_keys<T, std::min(kRows, kFewRows)>(query, keys_, are_first ? next_keys_ : nullptr, width_, scores);
+            lapidist::multiply_keys<T, std::min(kRows, kFewRows)>(query, keys_, later, width_, scores);
         }
     }
 
@@ -195,28 +202,28 @@ class PlainKeys {
 
     template <int kRows>
     void add_values(const Number* weights, bool are_first, float* sums) const {
-        lapidist::add_values<T, kRows>(weights, values_, are_first ? next_values_ : nullptr, width_, sums);
+        lapidist::add_values<T, kRows>(weights, values_, are_first ? later_ : Fetch{nullptr}, width_, sums);
     }
 
   private:
-    // Where the rows of sixteen tokens lie, in elements from the first head's start; from the end on, where the first does.
-    void locate(int token, int64_t* offsets) const {
-        const int64_t page_stride = call_.kv_heads * head_size_;
-        int page = token / call_.page_size, slot = token % call_.page_size;
-        for (int t = 0; t < kBlock; ++t) {
-            offsets[t] = token + t < end_ ? pages_[page] * page_stride + int64_t{slot} * call_.head_dim : t > 0 ? offsets[0] : 0;
-            if (++slot == call_.page_size) ++page, slot = 0;
-        }
+    // Where a token lies, in elements from the first head's start.
+    int64_t offset(int page, int slot) const {
+        return head_size_ * call_.kv_heads * pages_[page] + int64_t{slot} * call_.head_dim;
     }
 
-    void pad() {
-        T* row = padded_rows_;
-        for (const T** pointers : {keys_, values_}) {
-            for (int t = 0; t < kBlock; ++t, row += width_) {
-                std::copy(pointers[t], pointers[t] + call_.head_dim, row);
-                std::fill(row + call_.head_dim, row + width_, T{});
-                pointers[t] = row;
-            }
+    const T* at(const void* pages, int head, int64_t offset) const { return static_cast<const T*>(pages) + head * head_size_ + offset; }
+
+    // Sixteen tokens lie side by side; with smaller pages part of the fetching is in vain.
+    Fetch piece(const void* pages, int head, int64_t offset) const { return {reinterpret_cast<const char*>(at(pages, head, offset))}; }
+
+    // Where the rows of the block's tokens are; in `padded`, for head dimensions that are not whole vectors.
+    void locate(const void* pages, int head, const T** rows, T* padded) const {
+        for (int t = 0; t < kBlock; ++t) rows[t] = t < present_ ? at(pages, head, offsets_[t]) : zeros_;
+        if (width_ == call_.head_dim) return;
+        for (int t = 0; t < kBlock; ++t, padded += width_) {
+            std::copy(rows[t], rows[t] + call_.head_dim, padded);
+            std::fill(padded + call_.head_dim, padded + width_, T{});
+            rows[t] = padded;
         }
     }
 
@@ -250,13 +257,13 @@ class PlainKeys {
     const bool is_packed_;
     int present_ = 0;
     Number* packed_keys_;
-    T* padded_rows_;  // [2][16][width], for head dimensions that are not whole vectors
+    T* padded_rows_;  // [2][16][width]
     T* zeros_;        // the rows of tokens that are not there
-    int64_t offsets_[kAhead + 1][kBlock];  // of this block and those after it
+    int64_t offsets_[kBlock] = {};  // of the block's tokens
+    int64_t next_offset_ = 0;       // of the first one of the next block
     const T* keys_[kBlock];
     const T* values_[kBlock];
-    const T* next_keys_[kBlock];  // what will be read next, to be fetched meanwhile
-    const T* next_values_[kBlock];
+    Fetch later_{nullptr};  // what is read next
 };
 
 }  // namespace lapidist

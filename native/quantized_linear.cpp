@@ -67,7 +67,7 @@ __attribute__((always_inline)) inline void multiply_steps(IntVector (&acc)[kRows
     const int8_t* codes = x.codes;
     for (int64_t s = 0; s < steps; ++s, w += kStepBytes, codes += step_columns(kForm)) {
 #pragma GCC unroll 8
-        for (int v = 0; v < kVectors; ++v) prefetch_near(w + v * 4 * kLanes + ahead.bytes[v]);
+        for (int v = 0; v < kVectors; ++v) prefetch_once(w + v * 4 * kLanes + ahead.bytes[v]);
         IntVector weight[kVectors];
         if constexpr (kForm == WeightForm::kChannel8) {
 #pragma GCC unroll 8

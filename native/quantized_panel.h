@@ -38,7 +38,7 @@ struct PanelLayout {
 
 // Fetches what lies kBytesAhead behind some bytes of a panel. Without gaps between the calls the memory streams.
 inline void fetch_ahead(const uint8_t* from, int64_t bytes) {
-    for (int64_t i = 0; i < bytes; i += 64) prefetch_near(from + kBytesAhead + i);
+    for (int64_t i = 0; i < bytes; i += 64) prefetch_once(from + kBytesAhead + i);
 }
 
 }  // namespace lapidist

@@ -151,23 +151,50 @@ inline float horizontal_sum(FloatVector v) {
 #endif
 }
 
-// The sums of four vectors, to target[0..3].
-inline void store_horizontal_sums(FloatVector a, FloatVector b, FloatVector c, FloatVector d, float* target) {
+// The sums of four vectors, of which those of a wide vector are still to be added up over its 128-bit lanes.
 #if defined(__AVX512F__)
+typedef FloatVector FourSums;
+
+inline FourSums sum_four(FloatVector a, FloatVector b, FloatVector c, FloatVector d) {
     const auto zip = [](FloatVector x, FloatVector y) {
         const __m512 first = reinterpret_cast<__m512>(x), second = reinterpret_cast<__m512>(y);
         return _mm512_add_ps(_mm512_unpacklo_ps(first, second), _mm512_unpackhi_ps(first, second));
     };
     const __m512d ab = _mm512_castps_pd(zip(a, b)), cd = _mm512_castps_pd(zip(c, d));
-    const __m512 quads = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd)), _mm512_castpd_ps(_mm512_unpackhi_pd(ab, cd)));
+    return reinterpret_cast<FourSums>(_mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd)), _mm512_castpd_ps(_mm512_unpackhi_pd(ab, cd))));
+}
+
+inline void store_four(FourSums sums, float* target) {
+    const __m512 quads = reinterpret_cast<__m512>(sums);
     const __m256 halves = _mm256_add_ps(_mm512_castps512_ps256(quads), _mm512_extractf32x8_ps(quads, 1));
     _mm_storeu_ps(target, _mm_add_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps(halves, 1)));
+}
+
+// In one store: a load of a whole vector would wait for several.
+inline void store_sixteen(const FourSums (&sums)[4], float* target) {
+    const auto fold = [](FourSums x, FourSums y) {
+        const __m512 first = reinterpret_cast<__m512>(x), second = reinterpret_cast<__m512>(y);
+        return _mm512_add_ps(_mm512_shuffle_f32x4(first, second, 0x44), _mm512_shuffle_f32x4(first, second, 0xee));
+    };
+    const __m512 first = fold(sums[0], sums[1]), second = fold(sums[2], sums[3]);
+    _mm512_storeu_ps(target, _mm512_add_ps(_mm512_shuffle_f32x4(first, second, 0x88), _mm512_shuffle_f32x4(first, second, 0xdd)));
+}
 #else
-    target[0] = horizontal_sum(a);
-    target[1] = horizontal_sum(b);
-    target[2] = horizontal_sum(c);
-    target[3] = horizontal_sum(d);
+struct FourSums {
+    float sums[4];
+};
+
+inline FourSums sum_four(FloatVector a, FloatVector b, FloatVector c, FloatVector d) {
+    return {{horizontal_sum(a), horizontal_sum(b), horizontal_sum(c), horizontal_sum(d)}};
+}
+
+inline void store_four(const FourSums& sums, float* target) { std::memcpy(target, &sums, sizeof sums); }
+
+inline void store_sixteen(const FourSums (&sums)[4], float* target) { std::memcpy(target, &sums, sizeof sums); }
 #endif
+
+inline void store_horizontal_sums(FloatVector a, FloatVector b, FloatVector c, FloatVector d, float* target) {
+    store_four(sum_four(a, b, c, d), target);
 }
 
 inline float horizontal_max(FloatVector v) {
@@ -183,12 +210,16 @@ inline float horizontal_max(FloatVector v) {
 // 2^(x - shift) to 1.5 units in the last place, for an integral shift up to a million: x - shift itself is never rounded.
 // Infinity where it exceeds 128, zero below -150, NaN for NaN.
 __attribute__((always_inline)) inline FloatVector exp2(FloatVector x, float shift = 0) {
+#if defined(__AVX512F__)
+    x = reinterpret_cast<FloatVector>(_mm512_min_ps(_mm512_set1_ps(shift + 252.0f), reinterpret_cast<__m512>(x)));
+    x = reinterpret_cast<FloatVector>(_mm512_max_ps(_mm512_set1_ps(shift - 252.0f), reinterpret_cast<__m512>(x)));
+#else
     x = x > shift + 252.0f ? splat(shift + 252.0f) : x;
     x = x < shift - 252.0f ? splat(shift - 252.0f) : x;
+#endif
     // Adding 1.5 * 2^23 rounds to the nearest integer, which then stands in the low bits.
     const float magic = 12582912.0f - shift;
     const FloatVector rounded = x + magic;
-    const IntVector n = reinterpret_cast<IntVector>(rounded) - 0x4b400000;
     const FloatVector f = x - (rounded - magic);
     // (2^f - 1) / f on [-0.5, 0.5], fitted for the least largest relative error of 2^f.
     FloatVector p = splat(1.5353414e-4f);
@@ -198,11 +229,16 @@ __attribute__((always_inline)) inline FloatVector exp2(FloatVector x, float shif
     p = p * f + 2.4022648e-1f;
     p = p * f + 6.9314718e-1f;
     p = p * f + 1.0f;
+#if defined(__AVX512F__)
+    return reinterpret_cast<FloatVector>(_mm512_scalef_ps(reinterpret_cast<__m512>(p), reinterpret_cast<__m512>(rounded - 12582912.0f)));
+#else
     // In two steps, because 2^n alone overflows at n = 128 where the product need not.
+    const IntVector n = reinterpret_cast<IntVector>(rounded) - 0x4b400000;
     const IntVector half = n >> 1;
     const FloatVector first = reinterpret_cast<FloatVector>((half + 127) << 23);
     const FloatVector second = reinterpret_cast<FloatVector>((n - half + 127) << 23);
     return p * first * second;
+#endif
 }
 
 // tanh(x) with an absolute error of some 1e-7.
@@ -264,6 +300,10 @@ inline void pair_up(const bfloat16* a, const bfloat16* b, IntVector* pairs) {
 // Into the second-level cache. GCC takes a function that does nothing else for one without effect and drops calls of it:
 // such functions must be inlined always.
 __attribute__((always_inline)) inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
+
+// Into the first-level cache and no other, for what is read once: what the others hold stays, such as the interpreter
+// between two layers.
+__attribute__((always_inline)) inline void prefetch_once(const void* p) { __builtin_prefetch(p, 0, 0); }
 
 // Into the first-level cache.
 inline void prefetch_near(const void* p) { __builtin_prefetch(p, 0, 3); }

@@ -55,7 +55,7 @@ void expand(const uint8_t* w, int64_t steps, const uint8_t* parameters, bool ahe
         for (int64_t s = 0; s < steps; ++s) {
             IntVector bytes;
             std::memcpy(&bytes, w + s * kStepBytes + 4 * o, sizeof bytes);
-            if (ahead) prefetch_near(w + s * kStepBytes + 4 * o + kBytesAhead);
+            if (ahead) prefetch_once(w + s * kStepBytes + 4 * o + kBytesAhead);
             E* columns = target + s * step_columns(kForm) * kPanel + o * kPair;
             expand_bytes<kForm>(bytes, scale, zero, columns);
             if constexpr (kForm != WeightForm::kChannel8) expand_bytes<kForm>(bytes >> 4, scale, zero, columns + 4 * kPanel);

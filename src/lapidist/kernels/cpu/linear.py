@@ -4,12 +4,14 @@ A weight is packed once into the order in which it is read. Three functions mult
 loops are cut and give the same numbers to the last bit, so that a row's result does not depend on the batch it is in.
 """
 
+import math
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from lapidist.kernels.cpu.library import TYPES, in_huge_pages, native
+from lapidist.kernels.cpu import weight_memory
+from lapidist.kernels.cpu.library import TYPES, native
 from lapidist.kernels.dispatch import Implementation
 
 # Outputs of a panel (``native/kernels.h``).
@@ -27,9 +29,8 @@ def pack_weight(weight: Tensor) -> Tensor:
         raise TypeError(f"the native library multiplies float32, bfloat16 and float16, not {weight.dtype}")
     weight = weight.contiguous()
     outputs, columns = weight.shape
-    packed = in_huge_pages(
-        torch.empty(-(-outputs // _PANEL), -(-columns // 2) * 2, _PANEL, dtype=weight.dtype)
-    )
+    shape = -(-outputs // _PANEL), -(-columns // 2) * 2, _PANEL
+    packed = weight_memory.allocate(math.prod(shape) * weight.itemsize).view(weight.dtype).view(shape)
     native().pack_weight(
         TYPES[weight.dtype],
         weight.data_ptr(),

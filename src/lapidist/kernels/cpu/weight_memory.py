@@ -1,7 +1,8 @@
 """Memory for packed weights, side by side in pages of 2 MiB.
 
-Streaming through small pages can cost 200 ns a page under virtualization. A 4-bit weight alone fills few large ones, or
-none: k and v of a small model have half a megabyte. What is packed together is used and freed together, too.
+Streaming through small pages can cost 200 ns a page under virtualization. A weight alone has small ones at both ends,
+and a 4-bit one may have no others: k and v of a small model have half a megabyte. What is packed together is used and
+freed together, too.
 """
 
 import mmap
