@@ -166,8 +166,10 @@ def unpack_pages(pages: Tensor, head_dim: int, bits: int) -> QuantizedKV:
     words = _copied(codes).view(torch.int16).int().unflatten(-1, (heads, page_size, 1, -1))
     shifts = torch.arange(0, 16, bits, dtype=torch.int32)[:, None]
     unpacked = (words >> shifts & (1 << bits) - 1).flatten(-2).to(torch.uint8)
-    parameters = _copied(scales).view(torch.float16), _copied(zeros)
-    return QuantizedKV(unpacked, *(part.unflatten(-1, (heads, page_size)) for part in parameters), bits)
+    shape = (*pages.shape[:-1], page_size)
+    return QuantizedKV(
+        unpacked, _copied(scales).view(torch.float16).view(shape), _copied(zeros).view(shape), bits
+    )
 
 
 def _copied(part: Tensor) -> Tensor:
