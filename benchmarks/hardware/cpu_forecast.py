@@ -159,26 +159,36 @@ def main() -> None:
         outcome.others_cores.append(profile.others_cores)
         print(f"  {profile.overhead}", flush=True)
         run_round(args.checkpoint, config, profile, context, requests, outcome)
+        # After each round: who is interrupted keeps what there is.
+        report(args.checkpoint.name, args.name, requests, number + 1, time.monotonic() - began, outcome)
+
+
+def report(
+    checkpoint: str, name: str | None, requests: int, rounds: int, seconds: float, outcome: Outcome
+) -> None:
+    """Write the result file and print how far the forecasts are off."""
+    traces = {trace: judge(entry) for trace, entry in outcome.rows.items()}
     result = {
-        "checkpoint": args.checkpoint.name,
+        "checkpoint": checkpoint,
         "rounds": rounds,
         "requests_per_trace": requests,
         "requests_per_second": outcome.rates,
-        "seconds_taken": time.monotonic() - began,
+        "seconds_taken": seconds,
         "overheads": outcome.overheads,
         # Well above 0: others were at work, and the result says little.
         "others_cores_in_each_measurement_and_trace": outcome.others_cores,
-        "claims": {name: f"within {limit:.0%}" for name, limit in CLAIMS.items()},
-        "traces": {name: judge(entry) for name, entry in outcome.rows.items()},
+        "claims": {metric: f"within {limit:.0%}" for metric, limit in CLAIMS.items()},
+        "traces": traces,
         "median_relative_error_of_steps": {
-            name: {kind: [statistics.median(errors), len(errors)] for kind, errors in sorted(kinds.items())}
-            for name, kinds in outcome.steps.items()
+            trace: {kind: [statistics.median(errors), len(errors)] for kind, errors in sorted(kinds.items())}
+            for trace, kinds in outcome.steps.items()
         },
+        "met": all(trace["met"] for trace in traces.values()),
     }
-    result["met"] = all(trace["met"] for trace in result["traces"].values())  # type: ignore[attr-defined]
-    for name, trace in result["traces"].items():  # type: ignore[attr-defined]
-        print(name, {key: f"{value:+.1%}" for key, value in trace["relative_error"].items()}, trace["met"])
-    print(f"written to {write_result(args.name or f'cpu_forecast_{args.checkpoint.name}', result)}")
+    for trace, judged in traces.items():
+        errors = {key: f"{value:+.1%}" for key, value in judged["relative_error"].items()}
+        print(trace, errors, judged["met"])
+    print(f"written to {write_result(name or f'cpu_forecast_{checkpoint}', result)}", flush=True)
 
 
 def run_round(

@@ -39,8 +39,8 @@ _CHUNK = 512
 _CONTEXT = 1024
 _TOKENS = 16  # that all requests of a burst decode together
 _MOST_ROUNDS = 3
-# A step that is off by more, relatively, counts less: something else came in between.
-_STRAY = 0.15
+# A step that is off by a larger factor's logarithm counts less: something else came in between.
+_STRAY = 0.5
 # The operators may have been measured in a slower moment of the machine.
 _LEAST_SLOWDOWN = 0.7
 # Sizes of an overhead's step, sequence, token, slowdown and cold.
@@ -154,7 +154,7 @@ def request_seconds(steps: Sequence[Step], served: Served) -> float:
 
 
 def fit_overhead(profile: CPUProfile, config: ModelConfig, steps: Sequence[Step]) -> Overhead:
-    """Robust least squares of the steps' times over their operators' and sizes, relative to each time.
+    """Robust least squares of the logarithms of the steps' times, by their operators' times and their sizes.
 
     What of the time goes with the tokens could all count as the engine's, nothing as the operators', and contexts would
     cost nothing: so the operators are believed within limits. Each kind of step counts alike, however many there are.
@@ -167,7 +167,8 @@ def fit_overhead(profile: CPUProfile, config: ModelConfig, steps: Sequence[Step]
     weights = np.array([math.sqrt(len(kinds) / len(counts) / counts[kind]) for kind in kinds])
 
     def errors(found: NDArray[np.float64]) -> NDArray[np.float64]:
-        return weights * (parts @ (found * _UNITS) / measured - 1)
+        # Logarithms: errors relative to the measured times would favour short forecasts.
+        return weights * np.log(parts @ (found * _UNITS) / measured)
 
     start, least = np.ones(len(_UNITS)), np.zeros(len(_UNITS))
     least[3] = _LEAST_SLOWDOWN
