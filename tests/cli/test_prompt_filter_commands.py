@@ -145,6 +145,7 @@ SWEEP = FilterCalibration(
     np.array([[0.1, 0.5], [0.7, 1.0]]),
     np.array([[30.0, 4], [1, 0]]),
     np.array([[0.0, 1], [0.5, 1]]),
+    np.array([[5.0, 3], [2, 1.5]]),
     OWN,
     TRIALS,
     AdaptivePolicy(mass=0.6),
@@ -220,6 +221,6 @@ def test_calibrate_mistakes(lapidist: Lapidist, llama: Path, options: list[str],
 
 
 def test_plot_of_a_sweep_without_success(tmp_path: Path) -> None:
-    nothing = FilterCalibration((9,), 1, (0.1,), 0.95, 0.0, *[np.zeros((2, 1))] * 4, GemFilterPolicy())
+    nothing = FilterCalibration((9,), 1, (0.1,), 0.95, 0.0, *[np.zeros((2, 1))] * 5, GemFilterPolicy())
     plot_layers(nothing, tmp_path / "x.png", "x")
     assert (tmp_path / "x.png").exists()

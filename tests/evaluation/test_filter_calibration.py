@@ -34,20 +34,23 @@ def calibration(
 ) -> FilterCalibration:
     array = np.array(accuracy)
     keeps = (0.1, 0.2, 0.4)[: array.shape[1]]
-    return FilterCalibration((100,), 10, keeps, goal, full, array, array, array, array, policy)
+    # Late layers and large shares gain little.
+    gain = 1 / (np.arange(len(array))[:, None] / len(array) + np.array(keeps))
+    return FilterCalibration((100,), 10, keeps, goal, full, array, array, array, array, gain, policy)
 
 
 @pytest.mark.parametrize(
     ("accuracy", "full", "expected"),
     [
-        ([[0, 0.5], [0.2, 0.96], [0.94, 1.0]], 1.0, FilterDefaults(2, 0.2)),
+        ([[0, 0.5], [0.2, 0.96], [0.94, 1.0]], 1.0, FilterDefaults(1, 0.2)),
+        ([[0, 0.5, 0.5], [0.2, 0.5, 0.99], [1.0, 1.0, 1.0]], 1.0, FilterDefaults(1, 0.4)),
         ([[0, 0.5], [0.95, 0.96], [0.95, 1.0]], 1.0, FilterDefaults(1, 0.1)),
         ([[0, 0.5], [0.2, 0.5]], 0.5, FilterDefaults(0, 0.2)),
         ([[0, 0.5], [0.2, 0.5]], 1.0, None),
         ([[0, 0], [0, 0]], 0.0, None),
     ],
 )
-def test_the_smallest_share_and_the_best_layer(
+def test_what_gains_the_most_of_what_reaches_the_goal(
     accuracy: list[list[float]], full: float, expected: FilterDefaults | None
 ) -> None:
     assert calibration(accuracy, full).defaults == expected

@@ -82,7 +82,11 @@ def conclusion(calibration: FilterCalibration) -> str:
         found, layer = calibration.accuracy.max(), int(calibration.accuracy.max(axis=1).argmax())
         return f"no layer reaches {wanted}; layer {layer} comes nearest with {found:.0%}, and nothing was written"
     policy = "the published policy" if best.gemfilter is None else policy_options(best.gemfilter)
-    lines = [f"layer {best.layer} with {best.keep:.0%} kept reaches {wanted}", f"gemfilter: {policy}"]
+    gain = calibration.gain[best.layer, calibration.keeps.index(best.keep)]
+    lines = [
+        f"layer {best.layer} with {best.keep:.0%} kept reaches {wanted} and gains the most, {gain:.2f}x",
+        f"gemfilter: {policy}",
+    ]
     return "\n".join(
         lines if best.adaptive is None else [*lines, f"adaptive: {policy_options(best.adaptive)}"]
     )
@@ -103,6 +107,7 @@ def to_json(model: str, calibration: FilterCalibration, saved: Path | None) -> s
             "recall": calibration.recall.tolist(),
             "distance_tokens": calibration.distance.tolist(),
             "last_token_kept": calibration.ends_kept.tolist(),
+            "forecast_gain": calibration.gain.tolist(),
             "layer": None if best is None else best.layer,
             "keep": None if best is None else best.keep,
             "policy": asdict(calibration.policy),

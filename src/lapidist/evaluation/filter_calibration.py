@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lapidist.engine.prompt_filters.forecast import gain
+from lapidist.engine.prompt_filters.selection import kept_tokens
 from lapidist.evaluation.filter_policy_search import (
     ScoredPrompts,
     Trial,
@@ -55,6 +57,7 @@ class FilterCalibration:
     distance : ``[layers][keeps]``, tokens between the hidden answer and the nearest chosen one, median.
     ends_kept : ``[layers][keeps]``, how often the prompt's last token was chosen: where it was not, the model goes on
         from another.
+    gain : ``[layers][keeps]``, times less arithmetic in the prompt phase of the longest prompts.
     policy : with which each layer chose.
     trials : the policies that were tried before, none where the policy was given.
     adaptive : what the adaptive filter does best with, if anything was found.
@@ -69,29 +72,30 @@ class FilterCalibration:
     recall: np.ndarray
     distance: np.ndarray
     ends_kept: np.ndarray
+    gain: np.ndarray
     policy: GemFilterPolicy
     trials: tuple[Trial, ...] = ()
     adaptive: AdaptivePolicy | None = None
 
     @property
     def defaults(self) -> FilterDefaults | None:
-        """The smallest share with which a layer reaches the goal, and of the layers that do the best, the first of
-        equals; None if none does, or if the model answers nothing from the whole prompt. The published policy is the
-        default as it is."""
-        best = _best(self.accuracy, self.keeps, self.goal * self.full)
+        """Of the layers and shares that reach the goal those that gain the most; None if none does, or if the model
+        answers nothing from the whole prompt. The published policy is the default as it is."""
+        best = _best(self.accuracy, self.gain, self.keeps, self.goal * self.full)
         if best is None:
             return None
         policy = None if self.policy == GemFilterPolicy() else self.policy
         return FilterDefaults(*best, policy, self.adaptive)
 
 
-def _best(accuracy: np.ndarray, keeps: Sequence[float], enough: float) -> tuple[int, float] | None:
+def _best(
+    accuracy: np.ndarray, gain: np.ndarray, keeps: Sequence[float], enough: float
+) -> tuple[int, float] | None:
     """Layer and share."""
-    for index, keep in enumerate(keeps):
-        column = accuracy[:, index]
-        if column.max() >= enough > 0:
-            return int(column.argmax()), keep
-    return None
+    if not accuracy.max() >= enough > 0:
+        return None
+    layer, index = np.unravel_index(np.where(accuracy >= enough, gain, 0).argmax(), gain.shape)
+    return int(layer), keeps[int(index)]
 
 
 def calibrate_filter(
@@ -148,7 +152,13 @@ def calibrate_filter(
         sweep.add(probe)
         progress("layers", count, len(probes))
     accuracy, full = np.mean(sweep.accuracy, axis=0), len(known) / len(probes)
-    best, adaptive = _best(accuracy, keeps, goal * full), None
+    gains = np.array(
+        [
+            [gain(decoder.config, length, kept_tokens(keep, length), layer) for keep in keeps]
+            for layer in range(decoder.config.num_layers)
+        ]
+    )
+    best, adaptive = _best(accuracy, gains, keeps, goal * full), None
     if best is not None:
         adaptive = search_adaptive(prompts, policy, *best, lambda *of: progress("adaptive", *of))
     return FilterCalibration(
@@ -161,6 +171,7 @@ def calibrate_filter(
         np.mean(sweep.recall, axis=0),
         np.median(sweep.distance, axis=0),
         np.mean(sweep.ends_kept, axis=0),
+        gains,
         policy,
         tried,
         adaptive,
