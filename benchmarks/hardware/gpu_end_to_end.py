@@ -1,12 +1,16 @@
 """TTFT and TPOT of serving engines on GPUs against public end-to-end measurements.
 
 ``python -m benchmarks.hardware.gpu_end_to_end TABLE`` with aiconfigurator's ``e2e_silicon`` table: closed-loop runs of
-dense models under TensorRT-LLM, vLLM and SGLang. Kernels come from the shipped models; five constants per backend are
-fitted, once to all rows (those are what ships) and once per model without its rows, which is how they are judged.
+dense models under TensorRT-LLM, vLLM and SGLang. Kernels come from the shipped models. Three constants per engine are
+fitted, and two of its clients per campaign (a series of runs by one load generator): what a request costs before its
+first step, and how far clients send in step, which the lengths decide that the generator draws and the table does not
+tell. Fitted once to all rows and once per model without its rows, which is how they are judged; a campaign without
+other models is then answered by the clients of the engine's other campaigns. What ships is the mean over campaigns.
 """
 
 import argparse
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
 from functools import cache
@@ -41,7 +45,7 @@ SEVERAL_WORKERS = ("gtl_task_id", "nvidia_Llama-3.1-8B-Instruct-FP8")
 _BF16, _FP8, _FP4 = TensorFormat("bf16"), TensorFormat("fp8"), TensorFormat("fp4", 16, 8)
 _USABLE_MEMORY, _RESERVED_BYTES = 0.9, 2e9
 _PRIOR = ServingOverhead(0.5e-3, 12e-6, 4e-6, 40e-3, 0.3)
-_FITTED = 5  # the first fields of ServingOverhead
+_OF_ENGINE, _OF_CLIENTS = 3, 2  # the first fields of ServingOverhead, and those after them
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ class Run:
     model: str
     gpu: str
     backend: str
+    campaign: str
     traffic: Traffic
     cache_tokens: float
     layers: int
@@ -113,6 +118,7 @@ def _run(row: Any) -> Run:
         row.model_path,
         gpu.name,
         row.backend,
+        _campaign(row.silicon_data_source),
         traffic,
         cache_tokens,
         config.num_layers,
@@ -120,6 +126,13 @@ def _run(row: Any) -> Run:
         row.silicon_ttft_ms / 1e3,
         row.silicon_tpot_ms / 1e3,
     )
+
+
+def _campaign(source: str) -> str:
+    """The load generator's series: the folder of engine and version, else the file."""
+    file = re.sub(r"^source_file=", "", source.split(";")[0])
+    folders = re.search(r"data/(\w+/\w+/[^/]+)/", file)
+    return folders[1] if folders else file
 
 
 def _key(step: Step) -> tuple[int, int]:
@@ -145,42 +158,64 @@ def _recipe(precision: str | float, backend: str) -> Recipe:
     return Recipe.named("bf16")
 
 
-def fit(runs: Sequence[Run]) -> ServingOverhead:
+@dataclass(frozen=True)
+class Overheads:
+    """Of one engine, by campaign; ``elsewhere`` stands for clients of a campaign that was not seen."""
+
+    by_campaign: dict[str, ServingOverhead]
+    elsewhere: ServingOverhead
+
+    def of(self, run: Run) -> ServingOverhead:
+        return self.by_campaign.get(run.campaign, self.elsewhere)
+
+
+def fit(runs: Sequence[Run]) -> Overheads:
     """Constants that make the mean absolute log error least, drawn to plausible ones where the runs do not tell."""
     some = runs[:: max(1, len(runs) // 60)]
-    prior = np.log(np.array(astuple(_PRIOR)[:_FITTED]))
+    campaigns = sorted({run.campaign for run in some})
+    own = np.log(np.array(astuple(_PRIOR)[: _OF_ENGINE + _OF_CLIENTS]))
+    prior = np.concatenate([own[:_OF_ENGINE], np.tile(own[_OF_ENGINE:], len(campaigns))])
 
     def loss(x: NDArray[np.float64]) -> float:
-        return _log_error(some, _overhead(x)) + 0.01 * float(np.square(x - prior).sum())
+        return _log_error(some, _overheads(x, campaigns, some)) + 0.01 * float(np.square(x - prior).sum())
 
-    options = {"maxfev": 450}
-    starts = (prior, prior + np.array([0, 0, 0, 0, 1.2]))
+    in_step = np.zeros((len(campaigns), _OF_CLIENTS))
+    in_step[:, -1] = 1.2  # from the other side, too: clients that send in step
+    starts = (prior, prior + np.concatenate([np.zeros(_OF_ENGINE), in_step.ravel()]))
+    options = {"maxfev": 120 * len(prior), "adaptive": True}
     results = [minimize(loss, start, method="Nelder-Mead", options=options) for start in starts]
-    return _overhead(min(results, key=lambda result: result.fun).x)
+    return _overheads(min(results, key=lambda result: result.fun).x, campaigns, runs)
 
 
-def _overhead(x: NDArray[np.float64]) -> ServingOverhead:
-    return ServingOverhead(*map(float, np.exp(np.minimum(x, 0.0))))
+def _overheads(x: NDArray[np.float64], campaigns: Sequence[str], runs: Sequence[Run]) -> Overheads:
+    """From logarithms: the engine's, then two numbers per campaign; elsewhere is their mean over runs."""
+    values = np.exp(np.minimum(x, 0.0))
+    engine, clients = values[:_OF_ENGINE], values[_OF_ENGINE:].reshape(-1, _OF_CLIENTS)
+    numbers = {campaign: row for row, campaign in enumerate(campaigns)}
+    mean = np.mean([clients[numbers[run.campaign]] for run in runs if run.campaign in numbers], axis=0)
+    found = [ServingOverhead(*map(float, (*engine, *of_clients))) for of_clients in (*clients, mean)]
+    return Overheads(dict(zip(campaigns, found[:-1], strict=True)), found[-1])
 
 
-def _log_error(runs: Sequence[Run], overhead: ServingOverhead) -> float:
+def _log_error(runs: Sequence[Run], overheads: Overheads) -> float:
     total = 0.0
     for run in runs:
-        ttft, tpot = run.forecast(overhead)
+        ttft, tpot = run.forecast(overheads.of(run))
         total += abs(math.log(max(tpot, 1e-6) / run.tpot_seconds))
         total += 0.3 * min(1.0, abs(math.log(ttft / run.ttft_seconds)))
     return total / len(runs)
 
 
-def errors(runs: Sequence[Run], overhead: ServingOverhead) -> pd.DataFrame:
+def errors(runs: Sequence[Run], overheads: Overheads) -> pd.DataFrame:
     rows = []
     for run in runs:
-        ttft, tpot = run.forecast(overhead)
+        ttft, tpot = run.forecast(overheads.of(run))
         rows.append(
             {
                 "model": _family(run),
                 "gpu": run.gpu,
                 "backend": run.backend,
+                "campaign": run.campaign,
                 "ttft": abs(ttft / run.ttft_seconds - 1),
                 "tpot": abs(tpot / run.tpot_seconds - 1),
             }
@@ -210,7 +245,7 @@ def main() -> None:
     for backend in ("trtllm", "vllm", "sglang"):
         some = [run for run in runs if run.backend == backend]
         constants[backend] = fit(some)
-        print(backend, constants[backend], flush=True)
+        print(backend, constants[backend].elsewhere, flush=True)
         own.append(errors(some, constants[backend]))
         for family in sorted({_family(run) for run in some}):
             rest, test = ([r for r in some if (_family(r) == family) == side] for side in (False, True))
@@ -221,7 +256,11 @@ def main() -> None:
                 flush=True,
             )
     result: dict[str, Any] = {"goal": {"tpot": 0.10, "ttft": 0.20}, "constants": {}}
-    result["constants"] = {name: dict(vars(value)) for name, value in constants.items()}
+    result["constants"] = {name: dict(vars(value.elsewhere)) for name, value in constants.items()}
+    result["constants_by_campaign"] = {
+        name: {campaign: dict(vars(each)) for campaign, each in value.by_campaign.items()}
+        for name, value in constants.items()
+    }
     for name, frames in (("calibrated", own), ("model_held_out", held)):
         found = pd.concat(frames, ignore_index=True)
         result[name] = {
@@ -229,6 +268,7 @@ def main() -> None:
             "by_gpu": _medians(found, ["gpu"]),
             "by_gpu_and_backend": _medians(found, ["gpu", "backend"]),
             "by_model_and_backend": _medians(found, ["model", "backend"]),
+            "by_campaign_and_backend": _medians(found, ["campaign", "backend"]),
         }
         print(f"{name}: median error TPOT {found['tpot'].median():.1%}, TTFT {found['ttft'].median():.1%}")
         for row in result[name]["by_gpu_and_backend"]:
