@@ -5,7 +5,8 @@ dense models under TensorRT-LLM, vLLM and SGLang. Kernels come from the shipped 
 fitted, and two of its clients per campaign (a series of runs by one load generator): what a request costs before its
 first step, and how far clients send in step, which the lengths decide that the generator draws and the table does not
 tell. Fitted once to all rows and once per model without its rows, which is how they are judged; a campaign without
-other models is then answered by the clients of the engine's other campaigns. What ships is the mean over campaigns.
+other models is then answered by the clients of the engine's other campaigns. What ships
+(``serving_overhead.py``) is an earlier fit with one kind of clients per engine.
 """
 
 import argparse
