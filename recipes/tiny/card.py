@@ -52,6 +52,7 @@ def card(results: dict[str, Any], records: list[dict[str, Any]]) -> str:
         "parameters": f"{results['parameters']:,}",
         "megabytes": f"{results['weights_bytes'] / 1e6:.1f}",
         "steps": f"{last['step']:,}",
+        "steps_plain": str(last["step"]),
         "tokens": f"{last['tokens'] / 1e6:.1f}",
         "minutes": f"{last['seconds'] / 60:.0f}",
         "bits": bits,
