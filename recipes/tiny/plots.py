@@ -22,6 +22,7 @@ LABELS = {
     "needle": "needle",
     "copy": "copying",
     "chat": "chat",
+    "prose": "generated prose",
 }
 
 
@@ -29,6 +30,11 @@ def smooth(values: list[float], span: int = 9) -> np.ndarray:
     """Moving average that keeps the length."""
     kernel = np.ones(min(span, len(values)))
     return np.convolve(values, kernel, "same") / np.convolve(np.ones(len(values)), kernel, "same")
+
+
+def tokens_near(tokens_at: dict[int, int], step: int) -> float:
+    """Millions of tokens trained on at the logged step nearest to `step`."""
+    return tokens_at[min(tokens_at, key=lambda logged: abs(logged - step))] / 1e6
 
 
 def loss_curve(records: list[dict[str, Any]], path: Path) -> None:
@@ -39,6 +45,8 @@ def loss_curve(records: list[dict[str, Any]], path: Path) -> None:
         points = [
             (record["tokens"] / 1e6, record["loss"][part]) for record in steps if part in record["loss"]
         ]
+        if not points:
+            continue  # a run that was too short for this part
         tokens, values = zip(*points, strict=True)
         losses.plot(tokens, smooth(list(values)), label=label, linewidth=1.2)
     for before, after in pairwise(steps):
@@ -46,14 +54,21 @@ def loss_curve(records: list[dict[str, Any]], path: Path) -> None:
             losses.axvline(after["tokens"] / 1e6, color="grey", linewidth=0.6, linestyle=":")
             label = f" rows to {STAGES[after['stage']].length:,}"
             losses.text(after["tokens"] / 1e6, 0.05, label, fontsize=7, rotation=90)
-    losses.set(ylabel="training loss (nats per token)", ylim=(0, None))
-    losses.legend(fontsize=8)
     tokens_at = {record["step"]: record["tokens"] for record in steps}
+    unseen = [
+        (tokens_near(tokens_at, record["step"]), record["held_out_loss"])
+        for record in records
+        if "held_out_loss" in record
+    ]
+    if unseen:
+        losses.plot(*zip(*unseen, strict=True), "k.--", label="unseen text", linewidth=0.8)
+    losses.set(ylabel="loss (nats per token)", ylim=(0, None))
+    losses.legend(fontsize=8)
     checks = [record for record in records if "retrieval" in record]
     for length in sorted({length for record in checks for length in record["retrieval"]}, key=int):
         points = [
             (
-                tokens_at[min(tokens_at, key=lambda step: abs(step - record["step"]))] / 1e6,
+                tokens_near(tokens_at, record["step"]),
                 np.mean(record["retrieval"][length]),
             )
             for record in checks
