@@ -17,7 +17,9 @@ def test_relative_links_lead_to_files(page: Path) -> None:
         found = (page.parent / target).resolve()
         assert found.exists(), f"{page.name} links to {target}"
         # What lies outside is not on the site that `make docs` builds.
-        assert page.parent.name != "docs" or found.is_relative_to(page.parent), f"{page.name} links to {target}"
+        assert page.parent.name != "docs" or found.is_relative_to(page.parent), (
+            f"{page.name} links to {target}"
+        )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
