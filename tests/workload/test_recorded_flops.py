@@ -35,19 +35,23 @@ FAMILIES = {
 }
 
 
+def recording(folder: Path) -> LLM:
+    """The model in a folder; a small token budget cuts prompts into chunks that share steps with decodes."""
+    return LLM(
+        folder / "model",
+        max_num_batched_tokens=24,
+        max_num_seqs=8,
+        kv_cache_bytes=1 << 24,
+        record=folder / "steps.jsonl",
+    )
+
+
 @pytest.mark.parametrize("shape", FAMILIES)
 def test_a_recorded_run_costs_what_pytorch_counts(shape: str, tmp_path: Path) -> None:
     write_random_checkpoint(
         shape_config(shape) | SMALL | FAMILIES[shape], tmp_path / "model", dtype="float32"
     )
-    # A small token budget cuts prompts into chunks that share steps with decodes.
-    llm = LLM(
-        tmp_path / "model",
-        max_num_batched_tokens=24,
-        max_num_seqs=8,
-        kv_cache_bytes=1 << 24,
-        record=tmp_path / "steps.jsonl",
-    )
+    llm = recording(tmp_path)
     rng = random.Random()
     prompts = [{"prompt_token_ids": rng.choices(range(3, 300), k=rng.randint(1, 60))} for _ in range(7)]
     params = [SamplingParams(temperature=0, max_tokens=rng.randint(1, 12), ignore_eos=True) for _ in prompts]
@@ -83,13 +87,7 @@ def test_filters_are_recorded(shape: str, tmp_path: Path) -> None:
     if shape == "gemma-2-2b":
         changes["sliding_window"] = 7
     write_random_checkpoint(shape_config(shape) | SMALL | changes, tmp_path / "model", dtype="float32")
-    llm = LLM(
-        tmp_path / "model",
-        max_num_batched_tokens=24,
-        max_num_seqs=8,
-        kv_cache_bytes=1 << 24,
-        record=tmp_path / "steps.jsonl",
-    )
+    llm = recording(tmp_path)
     rng = random.Random()
     # While deeper layers of FastKV run on gaps, a window may hide none.
     able = [own for own in FILTERS if own["method"] != "fastkv" or "sliding_window" not in changes]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lapidist.hardware.wafer.communications import Communication, Reduction, Wave
-from lapidist.hardware.wafer.decoder_variant import LLAMA, DecoderVariant
+from lapidist.hardware.wafer.decoder_variant import FUSED_BY_DECODE, LLAMA, DecoderVariant
 from lapidist.hardware.wafer.description import Description, Tile
 from lapidist.hardware.wafer.gemv_algorithms import k_tree_allreduce
 from lapidist.hardware.wafer.head_groups import HeadGroups, LayerShape
@@ -262,12 +262,20 @@ def _tiles(plan: DecodePlan, layers: int) -> dict[str, Tile]:
         "wo": plan.attended * hidden,
         "wgateup": 2 * hidden * wide,
         "wdown": wide * hidden,
-        "norm1": hidden,
-        "norm2": hidden,
         "keys": batch * plan.row_capacity * plan.keys,
         "values": batch * plan.row_capacity * plan.values,
     }
-    resident |= _variant_tiles(plan)
+    along = {
+        "hidden": hidden,
+        "queries": plan.queries,
+        "keys": plan.keys,
+        "values": plan.values,
+        "intermediate": wide,
+        "head": plan.heads.rotated,
+    }
+    for name, channels in plan.variant.vectors().items():
+        fused = FUSED_BY_DECODE.get(name, name)
+        resident[fused] = resident.get(fused, 0) + along[channels]
     work = {
         "sums": rows,
         "maxima": rows,
@@ -290,20 +298,3 @@ def _tiles(plan: DecodePlan, layers: int) -> dict[str, Tile]:
         **{name: Tile(name, layers * size, "resident") for name, size in resident.items()},
         **{name: Tile(name, size) for name, size in work.items()},
     }
-
-
-def _variant_tiles(plan: DecodePlan) -> dict[str, int]:
-    """Elements of the parameters that Llama does not have."""
-    variant, hidden = plan.variant, plan.hidden
-    found: dict[str, int] = {}
-    if variant.qkv_bias:
-        found["bqkv"] = plan.projected
-    if variant.o_bias:
-        found["bo"] = hidden
-    if variant.mlp_bias:
-        found |= {"bgateup": 2 * plan.intermediate, "bdown": hidden}
-    if variant.qk_norm:
-        found |= {"q norm": plan.heads.rotated, "k norm": plan.heads.rotated}
-    if variant.sandwich_norms:
-        found |= {"post norm1": hidden, "post norm2": hidden}
-    return found

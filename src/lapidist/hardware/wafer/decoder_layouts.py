@@ -3,13 +3,13 @@
 Parameters are matrices ``[input channels, output channels]``, caches ``[tokens, channels]``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from lapidist.hardware.wafer.decode_layer import DecodePlan
-from lapidist.hardware.wafer.decoder_variant import DecoderVariant
+from lapidist.hardware.wafer.decoder_variant import FUSED_BY_DECODE
 from lapidist.hardware.wafer.decoder_weights import LayerWeights
 from lapidist.hardware.wafer.layout import PADDING, Layout, blocks, crossed, grid, skewed
 from lapidist.hardware.wafer.placement import Array
@@ -25,21 +25,6 @@ class Parameter:
     decode_name: str
     prefill: Layout
     decode: Layout
-
-
-_OF_DECODE = {
-    "wq": "wqkv",
-    "wk": "wqkv",
-    "wv": "wqkv",
-    "wgate": "wgateup",
-    "wup": "wgateup",
-    "bq": "bqkv",
-    "bk": "bqkv",
-    "bv": "bqkv",
-    "bgate": "bgateup",
-    "bup": "bgateup",
-}
-"""What decode fuses; other parameters have one name."""
 
 
 def matrices(layer: LayerWeights) -> Mapping[str, Array]:
@@ -76,7 +61,7 @@ def parameters(prefill: PrefillPlan, decode: DecodePlan) -> tuple[Parameter, ...
     """All parameters of a layer, those that decode fuses in their order there."""
     late = _decode_layouts(decode)
     return tuple(
-        Parameter(name, _OF_DECODE.get(name, name), layout, late[name])
+        Parameter(name, FUSED_BY_DECODE.get(name, name), layout, late[name])
         for name, layout in _prefill_layouts(prefill).items()
     )
 
@@ -98,28 +83,15 @@ def _prefill_layouts(plan: PrefillPlan) -> Mapping[str, Layout]:
         "wup": skewed(hidden, wide),
         "wdown": skewed(wide, hidden),
     }
-    qkv = [_alike_in_rows(slots, channels) for channels in (queries, keys, values)]
-    head = _alike_in_rows(plan.rows, heads.rotated_dims())
-    vectors = _vectors(plan.variant, _alike_in_rows(slots, hidden), qkv, _alike_in_rows(slots, wide), head)
-    return products | vectors
-
-
-def _vectors(
-    variant: DecoderVariant, hidden: Layout, qkv: Sequence[Layout], wide: Layout, head: Layout
-) -> dict[str, Layout]:
-    """Norms and biases: along the hidden size, the projected channels, the feed-forward block and one head."""
-    found = {"norm1": hidden, "norm2": hidden}
-    if variant.qkv_bias:
-        found |= dict(zip(("bq", "bk", "bv"), qkv, strict=True))
-    if variant.o_bias:
-        found["bo"] = hidden
-    if variant.mlp_bias:
-        found |= {"bgate": wide, "bup": wide, "bdown": hidden}
-    if variant.qk_norm:
-        found |= {"q norm": head, "k norm": head}
-    if variant.sandwich_norms:
-        found |= {"post norm1": hidden, "post norm2": hidden}
-    return found
+    along = {
+        "hidden": _alike_in_rows(slots, hidden),
+        "queries": _alike_in_rows(slots, queries),
+        "keys": _alike_in_rows(slots, keys),
+        "values": _alike_in_rows(slots, values),
+        "intermediate": _alike_in_rows(slots, wide),
+        "head": _alike_in_rows(plan.rows, heads.rotated_dims()),
+    }
+    return products | {name: along[channels] for name, channels in plan.variant.vectors().items()}
 
 
 def _alike_in_rows(rows: int, channels: Indices) -> Layout:
@@ -154,11 +126,15 @@ def _decode_layouts(plan: DecodePlan) -> Mapping[str, Layout]:
         "wup": grid(hidden, wide),
         "wdown": crossed(wide, hidden),
     }
-    qkv = [_alike_in_rows(plan.rows, channels) for channels in (queries, keys, values)]
-    head = _alike_in_rows(plan.rows, heads.rotated_dims())
-    along_rows = crossed(np.zeros((plan.cols, 1), np.int64), hidden)
-    vectors = _vectors(plan.variant, along_rows, qkv, _alike_in_rows(plan.rows, wide), head)
-    return products | vectors
+    along = {
+        "hidden": crossed(np.zeros((plan.cols, 1), np.int64), hidden),
+        "queries": _alike_in_rows(plan.rows, queries),
+        "keys": _alike_in_rows(plan.rows, keys),
+        "values": _alike_in_rows(plan.rows, values),
+        "intermediate": _alike_in_rows(plan.rows, wide),
+        "head": _alike_in_rows(plan.rows, heads.rotated_dims()),
+    }
+    return products | {name: along[channels] for name, channels in plan.variant.vectors().items()}
 
 
 def prefill_hidden(plan: PrefillPlan) -> Layout:

@@ -1,35 +1,18 @@
 """What a decoder computes beyond or instead of Llama's layer, as far as it changes what cores do."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from lapidist.hardware.wafer.activations import ACTIVATIONS
-from lapidist.hardware.wafer.head_groups import LayerShape
+from lapidist.workload.lowering import DecoderShape
 
 
-class ModelShape(LayerShape, Protocol):
+class ModelShape(DecoderShape, Protocol):
     """What a forecast needs of a model; every ``models.config.ModelConfig`` has it."""
 
     @property
-    def num_layers(self) -> int: ...
-    @property
-    def vocab_size(self) -> int: ...
-    @property
-    def hidden_act(self) -> str: ...
-    @property
-    def qkv_bias(self) -> bool: ...
-    @property
-    def o_bias(self) -> bool: ...
-    @property
-    def mlp_bias(self) -> bool: ...
-    @property
-    def qk_norm(self) -> bool: ...
-    @property
-    def sandwich_norms(self) -> bool: ...
-    @property
     def attention_softcap(self) -> float | None: ...
-    @property
-    def final_softcap(self) -> float | None: ...
 
 
 @dataclass(frozen=True)
@@ -77,5 +60,34 @@ class DecoderVariant:
             rotary_dim,
         )
 
+    def vectors(self) -> Mapping[str, str]:
+        """Norms and biases of a layer by their names in prefill, each with the channels along which it lies."""
+        found = {"norm1": "hidden", "norm2": "hidden"}
+        if self.qkv_bias:
+            found |= {"bq": "queries", "bk": "keys", "bv": "values"}
+        if self.o_bias:
+            found["bo"] = "hidden"
+        if self.mlp_bias:
+            found |= {"bgate": "intermediate", "bup": "intermediate", "bdown": "hidden"}
+        if self.qk_norm:
+            found |= {"q norm": "head", "k norm": "head"}
+        if self.sandwich_norms:
+            found |= {"post norm1": "hidden", "post norm2": "hidden"}
+        return found
+
 
 LLAMA = DecoderVariant()
+
+FUSED_BY_DECODE = {
+    "wq": "wqkv",
+    "wk": "wqkv",
+    "wv": "wqkv",
+    "wgate": "wgateup",
+    "wup": "wgateup",
+    "bq": "bqkv",
+    "bk": "bqkv",
+    "bv": "bqkv",
+    "bgate": "bgateup",
+    "bup": "bgateup",
+}
+"""Parameters that lie side by side in decode, by their names in prefill; all others have one name."""

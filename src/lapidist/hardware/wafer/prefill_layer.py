@@ -341,11 +341,17 @@ def _tiles(plan: PrefillPlan, layers: int) -> dict[str, Tile]:
         "wgate": hidden * wide,
         "wup": hidden * wide,
         "wdown": wide * hidden,
-        "norm1": hidden,
-        "norm2": hidden,
     }
-    weights |= _variant_tiles(plan)
-    head_norms = ("q norm", "k norm") if plan.variant.qk_norm else ()
+    along = {
+        "hidden": hidden,
+        "queries": plan.queries,
+        "keys": plan.keys,
+        "values": plan.values,
+        "intermediate": wide,
+    }
+    vectors = plan.variant.vectors()
+    weights |= {name: along[channels] for name, channels in vectors.items() if channels != "head"}
+    head_norms = [name for name, channels in vectors.items() if channels == "head"]
     work = {
         "sums": row_heads,
         "maxima": row_heads,
@@ -377,18 +383,3 @@ def _tiles(plan: PrefillPlan, layers: int) -> dict[str, Tile]:
         **{name: Tile(name, size, "output") for name, size in cache.items()},
         **{name: Tile(name, size) for name, size in work.items()},
     }
-
-
-def _variant_tiles(plan: PrefillPlan) -> dict[str, int]:
-    """Elements in a slot of the parameters that Llama does not have."""
-    variant, hidden, wide = plan.variant, plan.hidden, plan.intermediate
-    found: dict[str, int] = {}
-    if variant.qkv_bias:
-        found |= {"bq": plan.queries, "bk": plan.keys, "bv": plan.values}
-    if variant.o_bias:
-        found["bo"] = hidden
-    if variant.mlp_bias:
-        found |= {"bgate": wide, "bup": wide, "bdown": hidden}
-    if variant.sandwich_norms:
-        found |= {"post norm1": hidden, "post norm2": hidden}
-    return found

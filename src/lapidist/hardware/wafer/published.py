@@ -37,6 +37,11 @@ class PublishedModel:
     sandwich_norms: bool = False
     attention_softcap: float | None = None
     final_softcap: float | None = None
+    embedding_scale: float = 1.0
+
+    @property
+    def sliding_windows(self) -> tuple[int | None, ...]:
+        return (None,) * self.num_layers
 
     @property
     def head_dim(self) -> int:
