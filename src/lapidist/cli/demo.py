@@ -22,7 +22,7 @@ _QUESTIONS = [
         ]
     },
 ]
-_PROMPT = "It was a dark and"
+_PROMPT = "Once upon a time, there was"
 
 
 def demo() -> None:
