@@ -40,7 +40,7 @@ def check(found: Tensor, batch: Batch) -> None:
     expected = batch.expected()
     if expected.numel():
         error = (found.double() - expected).abs().max() / expected.abs().max()
-        assert error < TOLERANCES[batch.case.dtype], f"relative error {error:.2e} ({batch.case})"
+        assert error < batch.case.tolerance, f"relative error {error:.2e} ({batch.case})"
 
 
 @settings(max_examples=150, deadline=None)
