@@ -9,13 +9,14 @@ import torch
 from lapidist.hardware.cpu.cpu import CPU
 from lapidist.hardware.cpu.profile import CPUProfile, Overhead
 from lapidist.models.config import ModelConfig
+from lapidist.planner.arrival_overhead import Visits
+from lapidist.planner.calibration_request import ServedRequest
 from lapidist.planner.cpu_measurement import measure_operators
 from lapidist.planner.engine_overhead import (
     Served,
     affordable_bursts,
     fit_overhead,
     measure_overhead,
-    request_seconds,
     until_the_next,
 )
 from lapidist.planner.recipes import plan_recipe
@@ -54,7 +55,7 @@ def forecast(profile: CPUProfile) -> Callable[[Step], float]:
 def test_the_overhead_is_found_again(profile: CPUProfile) -> None:
     truth = replace(profile, overhead=Overhead(2e-4, 3e-5, 1e-6, 1.1, cold=4e-4))
     fitted = fit_overhead(profile, CONFIG, timed(profile, forecast(truth)))
-    assert astuple(fitted) == pytest.approx((2e-4, 3e-5, 1e-6, 1.1, 0.0, 4e-4), rel=1e-3)
+    assert astuple(fitted) == pytest.approx(astuple(truth.overhead), rel=1e-3)
 
 
 def test_strays_do_not_matter_much(profile: CPUProfile) -> None:
@@ -73,16 +74,12 @@ def test_operators_are_never_taken_for_overhead(profile: CPUProfile) -> None:
 
 
 def test_a_step_lasts_until_the_next_one() -> None:
-    steps = [replace(STEPS[0], start_seconds=start, duration_seconds=0.5) for start in (0.0, 1, 3, 6, 10)]
-    found = until_the_next(steps, Served(first=1, ends={3}))
-    assert [step.duration_seconds for step in found] == [2.0, 4.0]
-
-
-def test_what_a_request_waits_beside_its_step() -> None:
-    steps = [replace(STEPS[0], start_seconds=0.0, duration_seconds=0.5)] * 6
-    assert request_seconds(steps, Served(alone=[(0, 0.51), (2, 0.53), (4, 2.0)])) == pytest.approx(0.03)
-    assert request_seconds(steps, Served(alone=[(0, 0.4)])) == 0
-    assert request_seconds(steps, Served()) == 0
+    """But the first, the one in which a request came, the last, and the first one after a pause."""
+    steps = [replace(STEPS[0], start_seconds=float(start), duration_seconds=0.5) for start in range(8)]
+    slept, awake = ServedRequest(16, 4.5, 4.6, 5.5), ServedRequest(16, 6.6, 6.6, 7.5)
+    served = Served(first=1, came=[2.5], visits=Visits(pairs=[(slept, awake)]))
+    found = until_the_next(steps, served)
+    assert [(step.start_seconds, step.duration_seconds) for step in found] == [(1.0, 1.0), (3.0, 1.0)]
 
 
 def test_bursts_are_those_that_the_budget_and_the_context_hold(profile: CPUProfile) -> None:

@@ -10,6 +10,7 @@ from lapidist.bundled import TINY
 from lapidist.engine.engine import Engine, EngineConfig
 from lapidist.engine.sampling_params import SamplingParams
 from lapidist.models.config import ModelConfig
+from lapidist.planner.arrival_cost import ArrivalCost
 from lapidist.planner.simulation import ServingSettings, Simulation, SimulationResult
 from lapidist.planner.step_cost import ExactStepCost, TabledStepCost
 from lapidist.workload.step import Step, read_steps
@@ -55,6 +56,7 @@ servings = st.builds(
     max_num_batched_tokens=st.integers(6, 64),
     enable_prefix_caching=st.booleans(),
     shared_prefix=st.sampled_from([0.0, 0.5, 1.0]),
+    arrival=st.sampled_from([ArrivalCost(), ArrivalCost(1e-3, 1e-5, 2e-3)]),
 )
 
 
@@ -169,6 +171,24 @@ def test_a_request_takes_its_time_to_be_seen() -> None:
     closed_loop = Simulation(trace, serving, cost, concurrency=1).run()
     assert [record.due_seconds for record in closed_loop.records] == [0, 2.25]
     assert closed_loop.records[1].chunk_seconds == [3.5]
+
+
+def test_a_request_that_comes_holds_the_others_up() -> None:
+    serving = replace(ROOMY, arrival=ArrivalCost(seconds=0.25, token_seconds=0.125, wake_seconds=0.5))
+    cost = ExactStepCost(Metronome(), TINY_SHAPE, BF16)
+    trace = (TraceRequest(0.0, 4, 3), TraceRequest(1.5, 2, 1), TraceRequest(10.0, 4, 1))
+    records = Simulation(trace, serving, cost).run().records
+    # Nobody slept before the first request; the second takes half a second as the second step ends.
+    assert records[0].chunk_seconds == [1, 2, 3.5]
+    assert records[1].chunk_seconds == [3.5]
+    assert records[2].chunk_seconds == [11.5]
+
+
+def test_of_requests_that_come_together_the_first_holds_nobody_up() -> None:
+    serving = replace(ROOMY, arrival=ArrivalCost(seconds=0.25))
+    cost = ExactStepCost(Metronome(), TINY_SHAPE, BF16)
+    records = Simulation((TraceRequest(0.0, 4, 1),) * 3, serving, cost).run().records
+    assert [record.chunk_seconds for record in records] == [[1.5]] * 3
 
 
 def test_no_clients_are_refused() -> None:

@@ -101,7 +101,9 @@ def _print(profile: "CPUProfile") -> None:
     console.print(
         f"beside operators: {1e6 * overhead.step:.0f} us per step, {1e6 * overhead.sequence:.1f} us per sequence, "
         f"{1e6 * overhead.token:.2f} us per token; operators take {overhead.slowdown:.2f} times as long in the engine; "
-        f"{1e3 * overhead.request:.1f} ms per request"
+        f"{1e3 * overhead.request:.1f} ms per request, {1e3 * overhead.wake:.1f} ms more after a pause; who comes takes "
+        f"{1e6 * overhead.arrival:.0f} us and {1e6 * overhead.arrival_token:.2f} us per token of its prompt from the steps "
+        "under way"
     )
     if profile.others_cores > QUIET_CORES:
         console.print(

@@ -1,33 +1,40 @@
 """What the engine adds to the operators of a step: scheduling, the batch, sampling, handing tokens to their readers.
 
-The engine serves made-up requests, a burst at a time, through the asynchronous interface that a server uses, and
-records its steps. A step lasts until the next one begins: what happens between two is somebody's work too.
+The engine serves made-up requests, a burst at a time and then one by one, through the asynchronous interface that a
+server uses, and records its steps. A step lasts until the next one begins: what happens between two is somebody's work
+too.
 """
 
 import asyncio
 import math
-import statistics
 import sys
 import tempfile
 import time
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from itertools import count, pairwise
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 from lapidist.engine.async_llm import AsyncLLM
-from lapidist.engine.engine import TokensPrompt
-from lapidist.engine.sampling_params import SamplingParams
 from lapidist.hardware.cpu.cpu import CPU
 from lapidist.hardware.cpu.profile import NO_OVERHEAD, CPUProfile, Overhead
 from lapidist.models.config import ModelConfig
+from lapidist.planner.arrival_overhead import (
+    HOSTS,
+    Visits,
+    fit_arrivals,
+    start_seconds,
+    visit_busy_engine,
+    visit_idle_engine,
+)
+from lapidist.planner.calibration_request import serve_request
 from lapidist.planner.recipes import checkpoint_recipe
 from lapidist.workload.lowering import lower
 from lapidist.workload.operators import Attention
@@ -39,6 +46,7 @@ _CHUNK = 512
 _CONTEXT = 1024
 _TOKENS = 16  # that all requests of a burst decode together
 _MOST_ROUNDS = 3
+_VISITS_SHARE = 0.25  # of the budget
 # A step that is off by a larger factor's logarithm counts less: something else came in between.
 _STRAY = 0.5
 # The operators may have been measured in a slower moment of the machine.
@@ -71,19 +79,17 @@ _BURSTS = tuple(
 
 @dataclass
 class Served:
-    """What the bursts left beside the recorded steps.
+    """What was served while steps were recorded.
 
     Attributes
     ----------
     first : of the recorded steps that counts.
-    ends : how many steps had been recorded when a burst had ended.
-    alone : of each request that came to an idle engine and whose prompt is one chunk, how many steps had been recorded
-        before, and the seconds to its first token.
+    came : when requests of bursts came.
     """
 
     first: int = 0
-    ends: set[int] = field(default_factory=set)
-    alone: list[tuple[int, float]] = field(default_factory=list)
+    came: list[float] = field(default_factory=list)
+    visits: Visits = field(default_factory=Visits)
 
 
 def measure_overhead(
@@ -96,27 +102,28 @@ def measure_overhead(
 
     Parameters
     ----------
-    budget_seconds : bursts for which it has no room are left out, and no round is begun after it.
+    budget_seconds : three quarters are for bursts, of which those that have no room are left out, and the rest for
+        requests one by one; no round is begun after it.
     """
     config = ModelConfig.from_directory(checkpoint)
-    bursts = affordable_bursts(profile, config, budget_seconds)
+    bursts = affordable_bursts(profile, config, (1 - _VISITS_SHARE) * budget_seconds)
     with tempfile.TemporaryDirectory() as folder:
         record = Path(folder) / "steps.jsonl"
         llm = AsyncLLM(
             checkpoint,
-            max_num_seqs=max(burst.requests for burst in bursts),
+            max_num_seqs=max(HOSTS + 1, *(burst.requests for burst in bursts)),
             max_num_batched_tokens=_CHUNK,
             max_model_len=min(_CONTEXT, config.max_position_embeddings),
             max_queue=sys.maxsize,
             record=record,
         )
         try:
-            served = asyncio.run(_serve(llm, bursts, time.monotonic() + budget_seconds, progress))
+            served = asyncio.run(_serve(llm, bursts, budget_seconds, progress))
         finally:
             llm.shutdown()
         steps = list(read_steps(record))
     overhead = fit_overhead(profile, config, until_the_next(steps, served))
-    return replace(profile, overhead=replace(overhead, request=request_seconds(steps, served)))
+    return replace(profile, overhead=replace(overhead, **asdict(fit_arrivals(steps, served.visits))))
 
 
 def affordable_bursts(profile: CPUProfile, config: ModelConfig, budget_seconds: float) -> list[Burst]:
@@ -139,18 +146,16 @@ def affordable_bursts(profile: CPUProfile, config: ModelConfig, budget_seconds: 
 
 
 def until_the_next(steps: Sequence[Step], served: Served) -> list[Step]:
-    """Steps whose duration is the time until the next one began, but those after which there was nothing to do."""
+    """Steps whose duration is the time until the next one began, but those in which a request came or after which there
+    was nothing to do, and the first after a pause."""
+    starts = [start_seconds(step) for step in steps]
+    left_out = {bisect_right(starts, came) - 1 for came in (*served.came, *served.visits.came)}
+    left_out |= {bisect_left(starts, slept.came) for slept, _ in served.visits.pairs}
     return [
-        replace(step, duration_seconds=_start(later) - _start(step))
-        for number, (step, later) in enumerate(pairwise(steps), start=1)
-        if number > served.first and number not in served.ends
+        replace(step, duration_seconds=later - start)
+        for number, (step, (start, later)) in enumerate(zip(steps, pairwise(starts), strict=False))
+        if number >= served.first and number not in left_out
     ]
-
-
-def request_seconds(steps: Sequence[Step], served: Served) -> float:
-    """The time to the first token that the step which made it leaves unexplained; the median of idle engines."""
-    rests = [first_token - (steps[before].duration_seconds or 0.0) for before, first_token in served.alone]
-    return max(0.0, statistics.median(rests)) if rests else 0.0
 
 
 def fit_overhead(profile: CPUProfile, config: ModelConfig, steps: Sequence[Step]) -> Overhead:
@@ -192,36 +197,23 @@ def _step_features(
     return cache(features)
 
 
-async def _serve(llm: AsyncLLM, bursts: Sequence[Burst], end: float, progress: Progress) -> Served:
+async def _serve(llm: AsyncLLM, bursts: Sequence[Burst], seconds: float, progress: Progress) -> Served:
     seeds = count()  # every prompt is another, so that nothing is in the prefix cache
-    await _first_token_seconds(llm, Burst(1, 16), next(seeds))
-    served = Served(first=llm.stats().steps)
+    await serve_request(llm, 16, 2, next(seeds))
+    served, end = Served(first=llm.stats().steps), time.monotonic() + seconds
+    share = _VISITS_SHARE * seconds / 2 / _MOST_ROUNDS
+    parts = len(bursts) + 2
     for number in range(_MOST_ROUNDS):
         if number and time.monotonic() >= end:
             break
         for done, burst in enumerate(bursts):
-            progress("engine", number * len(bursts) + done, _MOST_ROUNDS * len(bursts))
-            before = llm.stats().steps
-            times = await asyncio.gather(
-                *(_first_token_seconds(llm, burst, next(seeds)) for _ in range(burst.requests))
+            progress("engine", number * parts + done, _MOST_ROUNDS * parts)
+            requests = (
+                serve_request(llm, burst.prompt_tokens, burst.output_tokens, next(seeds))
+                for _ in range(burst.requests)
             )
-            served.ends.add(llm.stats().steps)
-            if burst.requests == 1 and burst.prompt_tokens <= _CHUNK:
-                served.alone.append((before, times[0]))
+            served.came += [each.came for each in await asyncio.gather(*requests)]
+        for done, visit in enumerate((visit_busy_engine, visit_idle_engine), start=len(bursts)):
+            progress("engine", number * parts + done, _MOST_ROUNDS * parts)
+            await visit(llm, served.visits, share, seeds)
     return served
-
-
-async def _first_token_seconds(llm: AsyncLLM, burst: Burst, seed: int) -> float:
-    """Of one request, which is served to its end."""
-    generator = torch.Generator().manual_seed(seed)
-    prompt = torch.randint(llm.config.vocab_size, (burst.prompt_tokens,), generator=generator).tolist()
-    params = SamplingParams(temperature=0.0, max_tokens=burst.output_tokens, ignore_eos=True)
-    start, first = time.perf_counter(), 0.0
-    async for _ in llm.generate(TokensPrompt(prompt_token_ids=prompt), params):
-        first = first or time.perf_counter() - start
-    return first
-
-
-def _start(step: Step) -> float:
-    assert step.start_seconds is not None
-    return step.start_seconds

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from lapidist.hardware.estimate import Hardware
+from lapidist.planner.arrival_cost import NO_ARRIVAL_COST, ArrivalCost
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,7 @@ class Machine:
     idle_watts : what one device draws while it waits for requests.
     price_source : where the price comes from.
     request_seconds : once per request before the scheduler sees it.
+    arrival : what requests cost the machine's other work.
     """
 
     hardware: Hardware
@@ -24,6 +26,7 @@ class Machine:
     idle_watts: float = 0.0
     price_source: str | None = None
     request_seconds: float = 0.0
+    arrival: ArrivalCost = NO_ARRIVAL_COST
 
     @property
     def name(self) -> str:

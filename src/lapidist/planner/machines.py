@@ -9,6 +9,7 @@ from lapidist.hardware.gpu.gpu import GPU
 from lapidist.hardware.wafer.regions import Grid
 from lapidist.hardware.wafer.wafer import Wafer
 from lapidist.models.config import ModelConfig
+from lapidist.planner.arrival_cost import ArrivalCost
 from lapidist.planner.cpu_profile_store import load_profile
 from lapidist.planner.machine import Machine
 from lapidist.workload.recipe import Recipe
@@ -41,7 +42,9 @@ def find_machine(name: str, config: ModelConfig, recipe: Recipe, backend: str | 
 
 
 def _cpu(profile: CPUProfile) -> Machine:
-    return Machine(CPU(profile), profile.memory_bytes, request_seconds=profile.overhead.request)
+    overhead = profile.overhead
+    arrival = ArrivalCost(overhead.arrival, overhead.arrival_token, overhead.wake)
+    return Machine(CPU(profile), profile.memory_bytes, request_seconds=overhead.request, arrival=arrival)
 
 
 def _wafer(name: str) -> Machine:

@@ -176,6 +176,7 @@ def _forecast(
         settings.max_num_batched_tokens,
         shared_prefix=settings.shared_prefix,
         request_seconds=option.machine.request_seconds,
+        arrival=option.machine.arrival,
     )
     result = Simulation(
         traffic.trace,

@@ -15,6 +15,7 @@ import numpy as np
 
 from lapidist.engine.page_pool import PagePool
 from lapidist.engine.scheduler import ScheduledStep, Scheduler
+from lapidist.planner.arrival_cost import NO_ARRIVAL_COST, ArrivalCost
 from lapidist.planner.decode_run import run_decodes, steps_until_pages_end
 from lapidist.planner.step_cost import StepCost
 from lapidist.planner.trace_sequence import TraceSequence
@@ -35,6 +36,7 @@ class ServingSettings:
     num_pages, page_size : of the KV cache.
     shared_prefix : share of every prompt, from its beginning, that all requests have in common; from 0 to 1.
     request_seconds : from a request's arrival to the scheduler's seeing it: HTTP, tokenization.
+    arrival : what requests take from the steps under way, and the first step after a pause.
     """
 
     num_pages: int
@@ -44,6 +46,7 @@ class ServingSettings:
     enable_prefix_caching: bool = True
     shared_prefix: float = 0.0
     request_seconds: float = 0.0
+    arrival: ArrivalCost = NO_ARRIVAL_COST
 
     def __post_init__(self) -> None:
         if not 0 <= self.shared_prefix <= 1:
@@ -129,7 +132,7 @@ class Simulation:
         scheduler = self._scheduler
         while self._coming or scheduler.has_work():
             if not scheduler.has_work():
-                self._now = max(self._now, self._next_arrival())
+                self._sleep()
             self._admit_arrivals()
             if scheduler.has_work() and not self._decode_run():
                 self._one_step()
@@ -138,6 +141,12 @@ class Simulation:
         result.preemptions = scheduler.num_preemptions
         result.prefix_hit_tokens = scheduler.prefix_hit_tokens
         return result
+
+    def _sleep(self) -> None:
+        """Until the next request has come, and what is slow at first has been waited for."""
+        arrival = self._next_arrival()
+        if arrival > self._now:
+            self._now = arrival + self._settings.arrival.wake_seconds
 
     def _next_arrival(self) -> float:
         """When the scheduler sees the next request; in a closed loop one comes when a client is free."""
@@ -155,6 +164,8 @@ class Simulation:
             number, request = self._coming.popleft()
             shared = int(self._settings.shared_prefix * request.prompt_tokens)
             sequence = TraceSequence(number, request.prompt_tokens, request.output_tokens, shared)
+            if self._scheduler.has_work():
+                self._now += self._settings.arrival.taken_seconds(request.prompt_tokens)
             try:
                 self._scheduler.add(sequence)
             except ValueError as error:
@@ -192,7 +203,8 @@ class Simulation:
             return False
         seconds, joules = self._cost.decode_run([sequence.num_tokens for sequence in running], steps)
         ends = np.cumsum([self._now, *seconds])[1:]
-        if self._coming and not scheduler.waiting:
+        arrivals_matter = not scheduler.waiting or self._settings.arrival != NO_ARRIVAL_COST
+        if self._coming and arrivals_matter:
             # The step under way ends before who arrives meanwhile is looked at.
             steps = min(steps, int(np.searchsorted(ends, self._next_arrival(), side="left")) + 1)
         self._take(list(running), steps, ends[:steps].tolist(), seconds[:steps].tolist())

@@ -10,7 +10,7 @@ from typing import Any
 from lapidist.hardware.cpu.operator_key import OperatorKey
 from lapidist.workload.text_files import read_lines, write_atomically
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,9 @@ class Overhead:
     slowdown : of the operators in the engine over the same run one by one.
     request : seconds from a request's arrival to its first step, and from a token to its reader, once per request.
     cold : seconds that a step loses where it reads so much context that nothing else is left in the caches.
+    arrival, arrival_token : seconds that a request takes from the steps under way when it comes, and for each token of
+        its prompt.
+    wake : seconds by which the first token is later after a pause.
     """
 
     step: float
@@ -55,6 +58,9 @@ class Overhead:
     slowdown: float = 1.0
     request: float = 0.0
     cold: float = 0.0
+    arrival: float = 0.0
+    arrival_token: float = 0.0
+    wake: float = 0.0
 
 
 NO_OVERHEAD = Overhead(0.0, 0.0, 0.0)
