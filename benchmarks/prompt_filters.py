@@ -2,6 +2,7 @@
 
     python -m benchmarks.prompt_filters                        # the bundled model, the longest prompt that it takes
     python -m benchmarks.prompt_filters --checkpoint out/llama-3.2-1b --lengths 32768
+    python -m benchmarks.prompt_filters --checkpoint out/llama-3.2-1b --lengths 32768 --memory
     python -m benchmarks.prompt_filters --checkpoint llama-8b --lengths 8192,131072 --device cuda --layer 13
 
 Every run is a fresh process, plain and filtered ones in turn. It loads the checkpoint, runs every operator once,
@@ -10,10 +11,10 @@ and then one prompt of random tokens up to its first token (the prompt phase) an
 - Time: from when the prompt is first scheduled to its first token, both runs of the filter included. The bound is the
   ratio of the FLOPs in matrix products and causal attention (``prompt_filters.forecast``): what a filter gains if its
   FLOPs run as fast as those of the plain prompt.
-- Memory: the peak beside weights and program, each engine with a KV cache for what it must cache. Predicted is the
-  difference of what the methods must hold: keys and values of the whole prompt in all layers, against its hidden
-  states, rotary factors, the keys and values of one layer, and those of the kept tokens in all. On a CPU it means
-  something once these tensors exceed 24 MiB, which takes 24,576 tokens of llama-3.2-1b.
+- Memory (``--memory``, in place of time): the peak beside weights and program, each engine with a KV cache for what it
+  must cache. Predicted is the difference of what the methods must hold: keys and values of the whole prompt in all
+  layers, against its hidden states, rotary factors, the keys and values of one layer, and those of the kept tokens in
+  all. The C library is told to give back at once what is freed, which takes time.
 - Keys and values: tokens in the KV cache after the generation, which must be those kept and those generated.
 """
 
@@ -30,9 +31,9 @@ from typing import Any
 from benchmarks.result_file import write_result
 
 GOAL = 0.95
-# Tensors from this size on take memory when they are used and give it back when they are freed. Without it glibc keeps
-# up to 32 MiB in its heap, where what a prompt takes is not seen.
-_MAPPED_BYTES = 24 << 20
+MEMORY_TOLERANCE = 0.05
+# Without it glibc keeps up to 32 MiB of freed memory in its heap, where what a prompt takes is not seen.
+_GIVE_BACK_AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": str(64 << 10)}
 
 
 def main() -> None:
@@ -47,6 +48,9 @@ def main() -> None:
     parser.add_argument("--generate", type=int, default=16, help="tokens after the first one")
     parser.add_argument("--batched-tokens", type=int, default=512, help="tokens that run at once")
     parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument(
+        "--memory", action="store_true", help="measure the peak of memory in place of the time"
+    )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--name", help="of the result file (default: prompt_filters_CHECKPOINT)")
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -57,9 +61,15 @@ def main() -> None:
     rows = []
     for length in _lengths(args):
         rows += _compare(args, length)
-    name = args.name or f"prompt_filters_{Path(args.checkpoint).name.replace('.', '_')}"
+    part = "_memory" if args.memory else ""
+    name = args.name or f"prompt_filters_{Path(args.checkpoint).name.replace('.', '_')}{part}"
+    goal = (
+        f"memory saved by gemfilter within {MEMORY_TOLERANCE} of the prediction"
+        if args.memory
+        else f"speed-up of gemfilter at least {GOAL} of the bound"
+    )
     result = {
-        "claim": f"speed-up of gemfilter at least {GOAL} of the bound, KV cache of kept and generated tokens alone",
+        "claim": f"{goal}, KV cache of kept and generated tokens alone",
         "checkpoint": args.checkpoint,
         "device": args.device,
         "batched_tokens": args.batched_tokens,
@@ -91,22 +101,17 @@ def _compare(args: argparse.Namespace, length: int) -> list[dict[str, Any]]:
         for method, prompt_filter in filters.items():
             runs[method].append(_child(args, length, prompt_filter))
     full = runs.pop("full")
-    return [_row(method, length, full, filtered) for method, filtered in runs.items()]
+    row_of = _memory_row if args.memory else _time_row
+    return [row_of(method, length, full, filtered) for method, filtered in runs.items()]
 
 
-def _row(
+def _time_row(
     method: str, length: int, full: list[dict[str, Any]], filtered: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """Medians over the repeats; the speed-up is that of neighbouring runs."""
     ratios = [a["prompt_seconds"] / b["prompt_seconds"] for a, b in zip(full, filtered, strict=True)]
-    speed_up, first = statistics.median(ratios), filtered[0]
-    saved = min(run["peak_bytes"] for run in full) - min(run["peak_bytes"] for run in filtered)
-    bound = first["bound"]
-    row = {
-        "method": method,
-        "prompt_tokens": length,
-        "kept_tokens": first["kept_tokens"],
-        "layer": first["layer"],
+    speed_up, bound = statistics.median(ratios), filtered[0]["bound"]
+    row = _common_fields(method, length, filtered[0]) | {
         "full_seconds": [run["prompt_seconds"] for run in full],
         "filtered_seconds": [run["prompt_seconds"] for run in filtered],
         "filter_seconds": [run["filter_seconds"] for run in filtered],
@@ -114,40 +119,59 @@ def _row(
         "speed_up": speed_up,
         "bound": bound,
         "share_of_bound": speed_up / bound,
-        "weights_bytes": first["weights_bytes"],
-        "full_peak_bytes": [run["peak_bytes"] for run in full],
-        "filtered_peak_bytes": [run["peak_bytes"] for run in filtered],
-        "saved_bytes": saved,
-        "predicted_saved_bytes": full[0]["must_hold_bytes"] - first["must_hold_bytes"],
-        "kv_tokens": first["kv_tokens"],
-        "kv_bytes": first["kv_bytes"],
-        "kv_is_exact": first["kv_tokens"] == first["kept_tokens"] + first["decode_steps"],
     }
     row["met"] = row["share_of_bound"] >= GOAL and row["kv_is_exact"]
-    _print(row)
+    plain, shorter = (statistics.median(row[f"{name}_seconds"]) for name in ("full", "filtered"))
+    print(
+        f"{_title(row)}: {speed_up:.2f}x of {bound:.2f}x possible ({row['share_of_bound']:.1%}), "
+        f"{plain:.2f} s -> {shorter:.2f} s, choosing takes {row['choice_share']:.2%}; {_kv_words(row)}",
+        flush=True,
+    )
     return row
 
 
-def _print(row: dict[str, Any]) -> None:
-    def mib(count: float) -> str:
-        return f"{count / 2**20:.1f}"
-
-    plain, filtered = (statistics.median(row[f"{name}_seconds"]) for name in ("full", "filtered"))
+def _memory_row(
+    method: str, length: int, full: list[dict[str, Any]], filtered: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """The least peaks of all repeats."""
+    plain, shorter = (min(run["peak_bytes"] for run in runs) for runs in (full, filtered))
+    predicted = full[0]["must_hold_bytes"] - filtered[0]["must_hold_bytes"]
+    row = _common_fields(method, length, filtered[0]) | {
+        "weights_bytes": filtered[0]["weights_bytes"],
+        "full_peak_bytes": plain,
+        "filtered_peak_bytes": shorter,
+        "saved_bytes": plain - shorter,
+        "predicted_saved_bytes": predicted,
+    }
+    row["met"] = abs(row["saved_bytes"] - predicted) <= MEMORY_TOLERANCE * predicted and row["kv_is_exact"]
+    mib = {name: f"{row[f'{name}_bytes'] / 2**20:,.1f}" for name in ("full_peak", "filtered_peak", "saved")}
     print(
-        f"{row['method']} {row['prompt_tokens']} -> {row['kept_tokens']} tokens (layer {row['layer']}): "
-        f"{row['speed_up']:.2f}x of {row['bound']:.2f}x possible ({row['share_of_bound']:.1%}), "
-        f"{plain:.2f} s -> {filtered:.2f} s, choosing takes {row['choice_share']:.2%}"
-    )
-    print(
-        f"  peak beside {mib(row['weights_bytes'])} MiB of weights: {mib(min(row['full_peak_bytes']))} -> "
-        f"{mib(min(row['filtered_peak_bytes']))} MiB, saved {mib(row['saved_bytes'])} of "
-        f"{mib(row['predicted_saved_bytes'])} predicted"
-    )
-    print(
-        f"  KV cache after generating: {row['kv_tokens']} tokens, {row['kv_bytes']} bytes, "
-        f"{'exactly' if row['kv_is_exact'] else 'NOT'} those kept and generated",
+        f"{_title(row)}: peak beside {row['weights_bytes'] / 2**20:,.1f} MiB of weights {mib['full_peak']} -> "
+        f"{mib['filtered_peak']} MiB, saved {mib['saved']} of {predicted / 2**20:,.1f} predicted; {_kv_words(row)}",
         flush=True,
     )
+    return row
+
+
+def _common_fields(method: str, length: int, run: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "method": method,
+        "prompt_tokens": length,
+        "kept_tokens": run["kept_tokens"],
+        "layer": run["layer"],
+        "kv_tokens": run["kv_tokens"],
+        "kv_bytes": run["kv_bytes"],
+        "kv_is_exact": run["kv_tokens"] == run["kept_tokens"] + run["decode_steps"],
+    }
+
+
+def _title(row: dict[str, Any]) -> str:
+    return f"{row['method']} {row['prompt_tokens']} -> {row['kept_tokens']} tokens (layer {row['layer']})"
+
+
+def _kv_words(row: dict[str, Any]) -> str:
+    exactly = "exactly" if row["kv_is_exact"] else "NOT"
+    return f"KV cache after generating: {row['kv_tokens']} tokens, {exactly} those kept and generated"
 
 
 def _child(args: argparse.Namespace, length: int, prompt_filter: dict[str, Any] | None) -> dict[str, Any]:
@@ -160,7 +184,7 @@ def _child(args: argparse.Namespace, length: int, prompt_filter: dict[str, Any] 
         "prompt_filter": prompt_filter,
     }
     command = [sys.executable, "-m", "benchmarks.prompt_filters", "--child", json.dumps(task)]
-    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(_MAPPED_BYTES)}
+    environment = os.environ | (_GIVE_BACK_AT_ONCE if args.memory else {})
     found = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     result: dict[str, Any] = json.loads(found.stdout.splitlines()[-1])
     return result
@@ -258,9 +282,9 @@ def _warm_up(decoder: Any, token_ids: list[int]) -> None:
     table of embeddings, which lies in a mapped file, so that its pages do not count for the prompt."""
     import torch
 
-    from lapidist.engine.prompt_filters import GemFilter
     from lapidist.engine.prompt_filters.gemfilter import gemfilter
     from lapidist.engine.prompt_filters.layer_pass import LayerPass
+    from lapidist.models.filter_config import GemFilterPolicy
 
     with torch.inference_mode():
         layers = LayerPass(decoder, token_ids, len(token_ids), 16)
@@ -268,7 +292,7 @@ def _warm_up(decoder: Any, token_ids: list[int]) -> None:
             for _ in layers.run(layer):
                 pass
         decoder.logits(layers.hidden[-1:])
-        for _ in gemfilter(LayerPass(decoder, token_ids, len(token_ids), 16), GemFilter(), 0, 8):
+        for _ in gemfilter(LayerPass(decoder, token_ids, len(token_ids), 16), GemFilterPolicy(), 0, 8, False):
             pass
         for ids in torch.arange(decoder.config.vocab_size, device=decoder.device).split(4096):
             decoder.embed(ids)
