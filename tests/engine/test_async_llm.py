@@ -52,6 +52,15 @@ async def test_concurrent_requests_get_their_own_results(llm: AsyncLLM) -> None:
     await idle(llm)
 
 
+async def test_an_aged_cache_changes_no_result(llm: AsyncLLM) -> None:
+    prompt = "the cat sat on the mat " * 10
+    before = await last(llm, prompt, SHORT)
+    llm.age_cache()
+    after = await last(llm, prompt, SHORT)
+    assert after.outputs[0].token_ids == before.outputs[0].token_ids
+    assert llm.stats().prefix_hit_tokens > 0
+
+
 async def test_closing_the_stream_frees_the_pages(llm: AsyncLLM) -> None:
     stream = llm.generate("the cat", LONG)
     await anext(stream)

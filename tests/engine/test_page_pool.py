@@ -1,5 +1,7 @@
 """The page pool against a plain model of it."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +15,21 @@ def test_hash_depends_on_every_earlier_token() -> None:
     assert hash_page(first, [3, 4]) != hash_page(ROOT_HASH, [3, 4])
     assert hash_page(hash_page(ROOT_HASH, [9, 2]), [3, 4]) != hash_page(first, [3, 4])
     assert hash_page(first, [3, 4]) == hash_page(hash_page(ROOT_HASH, [1, 2]), [3, 4])
+
+
+def test_scattered_pages_are_the_same_ones_in_runs_that_descend() -> None:
+    pool = PagePool(1000, 4)
+    held = pool.allocate(10)
+    pool.scatter(0)
+    assert pool.num_held == 10
+    pages = pool.allocate(990)
+    assert sorted(pages + held) == list(range(1000))
+    runs = 1 + sum(later != earlier - 1 for earlier, later in pairwise(pages))
+    assert 990 / 64 <= runs < 990 / 8
+    other = PagePool(1000, 4)
+    other.allocate(10)
+    other.scatter(1)
+    assert other.allocate(990) != pages
 
 
 def test_least_recently_released_page_is_reused_first() -> None:

@@ -13,7 +13,7 @@ from lapidist.planner.arrival_overhead import Visits
 from lapidist.planner.calibration_request import ServedRequest
 from lapidist.planner.cpu_measurement import measure_operators
 from lapidist.planner.engine_overhead import (
-    Served,
+    Calibration,
     affordable_bursts,
     fit_overhead,
     measure_overhead,
@@ -77,8 +77,8 @@ def test_a_step_lasts_until_the_next_one() -> None:
     """But the first, the one in which a request came, the last, and the first one after a pause."""
     steps = [replace(STEPS[0], start_seconds=float(start), duration_seconds=0.5) for start in range(8)]
     slept, awake = ServedRequest(16, 4.5, 4.6, 5.5), ServedRequest(16, 6.6, 6.6, 7.5)
-    served = Served(first=1, came=[2.5], visits=Visits(pairs=[(slept, awake)]))
-    found = until_the_next(steps, served)
+    calibration = Calibration(first=1, came=[2.5], visits=Visits(pairs=[(slept, awake)]))
+    found = until_the_next(steps, calibration)
     assert [(step.start_seconds, step.duration_seconds) for step in found] == [(1.0, 1.0), (3.0, 1.0)]
 
 

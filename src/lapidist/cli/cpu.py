@@ -73,6 +73,8 @@ def measure(
 
 def _print(profile: "CPUProfile") -> None:
     """One token, a full batch and a full chunk, by operator."""
+    from dataclasses import asdict
+
     from rich.console import Console
     from rich.table import Table
 
@@ -98,12 +100,16 @@ def _print(profile: "CPUProfile") -> None:
     console.print(f"{profile.model} on {profile.machine}")
     console.print(table)
     overhead = profile.overhead
+    microseconds = {name: 1e6 * value for name, value in asdict(overhead).items()}
     console.print(
-        f"beside operators: {1e6 * overhead.step:.0f} us per step, {1e6 * overhead.sequence:.1f} us per sequence, "
-        f"{1e6 * overhead.token:.2f} us per token; operators take {overhead.slowdown:.2f} times as long in the engine; "
-        f"{1e3 * overhead.request:.1f} ms per request, {1e3 * overhead.wake:.1f} ms more after a pause; who comes takes "
-        f"{1e6 * overhead.arrival:.0f} us and {1e6 * overhead.arrival_token:.2f} us per token of its prompt from the steps "
-        "under way"
+        "beside operators: {step:.0f} us per step, {sequence:.1f} us per sequence, {token:.2f} us per token; ".format(
+            **microseconds
+        )
+        + f"operators take {overhead.slowdown:.2f} times as long in the engine"
+    )
+    console.print(
+        "a request waits {request:.0f} us beside its steps, {wake:.0f} us more after a pause; takes {arrival:.0f} us "
+        "and {arrival_token:.2f} us per token of its prompt from the steps under way".format(**microseconds)
     )
     if profile.others_cores > QUIET_CORES:
         console.print(

@@ -193,6 +193,10 @@ class AsyncLLM:
         while self._streams and self.is_alive:
             await asyncio.sleep(0.02)
 
+    def age_cache(self, seed: int = 0) -> None:
+        """Let the next requests find the KV cache as long service leaves it, see ``Engine.age_cache``."""
+        self._commands.put(lambda: self._engine.age_cache(seed))
+
     def shutdown(self) -> None:
         """Stop the engine thread; requests in flight end with ``EngineDeadError``."""
         if self._thread.is_alive():

@@ -288,6 +288,14 @@ class Engine:
         # The template has written the special tokens itself.
         return {"prompt": text, "prompt_token_ids": self.tokenizer.encode(text, add_special_tokens=False)}
 
+    def age_cache(self, seed: int = 0) -> None:
+        """Leave the KV cache as long service does, for measurements: pages scattered, and all memory in place, which
+        the system gives a process only as it writes to it.
+        """
+        self.pool.scatter(seed)
+        for numbers in (*self.runner.cache.keys, *self.runner.cache.values):
+            numbers.mul_(1)
+
     def close(self) -> None:
         """Flush the step recording."""
         if self._recorder is not None:

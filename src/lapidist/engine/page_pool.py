@@ -3,6 +3,7 @@
 Pure bookkeeping over page numbers: no tensors, no clock.
 """
 
+import random
 from array import array
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -11,6 +12,8 @@ from hashlib import blake2b
 PageHash = bytes
 
 ROOT_HASH: PageHash = b""
+
+_LONGEST_RUN = 64
 
 
 def hash_page(parent: PageHash, token_ids: Sequence[int]) -> PageHash:
@@ -111,6 +114,18 @@ class PagePool:
         if self._hashes[page] is None and page_hash not in self._cached:
             self._hashes[page] = page_hash
             self._cached[page_hash] = page
+
+    def scatter(self, seed: int) -> None:
+        """Order the free pages as long service leaves them, for measurements: runs of pages that a sequence had, the
+        last one first, and the runs in any order. A fresh pool hands out page after page, which memory likes better.
+        """
+        choice, pages, runs = random.Random(seed), sorted(self._free), []
+        while pages:
+            length = choice.randint(1, _LONGEST_RUN)
+            runs.append(pages[:length][::-1])
+            del pages[:length]
+        choice.shuffle(runs)
+        self._free = OrderedDict.fromkeys(page for run in runs for page in run)
 
     def _forget(self, page: int) -> None:
         page_hash = self._hashes[page]

@@ -10,7 +10,7 @@ import random
 import statistics
 import time
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
 
@@ -50,6 +50,16 @@ class Visits:
     hosts: list[float] = field(default_factory=list)
     visitors: list[ServedRequest] = field(default_factory=list)
     pairs: list[tuple[ServedRequest, ServedRequest]] = field(default_factory=list)
+
+    @staticmethod
+    def joined(parts: "Iterable[Visits]") -> "Visits":
+        """Of several times."""
+        whole = Visits()
+        for each in parts:
+            whole.hosts += each.hosts
+            whole.visitors += each.visitors
+            whole.pairs += each.pairs
+        return whole
 
     @property
     def came(self) -> list[float]:

@@ -67,14 +67,37 @@ def measure_cpu(
     ------
     CheckpointError, ValueError : the checkpoint cannot be used.
     """
+    watch = MachineWatch()
+    profile = measure_cpu_operators(
+        checkpoint,
+        model=model,
+        budget_seconds=budget_seconds,
+        max_context=max_context,
+        watts=watts,
+        progress=progress,
+    )
+    profile = measure_overhead(checkpoint, profile, budget_seconds, progress)
+    return replace(profile, others_cores=watch.others_cores())
+
+
+def measure_cpu_operators(
+    checkpoint: Path,
+    *,
+    model: str,
+    budget_seconds: float = 90.0,
+    max_context: int = 2048,
+    watts: float | None = None,
+    progress: Progress = lambda label, done, total: None,
+) -> CPUProfile:
+    """As :func:`measure_cpu`, without the engine."""
     config = ModelConfig.from_directory(checkpoint)
     recipe = checkpoint_recipe(config)
     watch = MachineWatch()
-    # The engine, which comes next, runs in another thread.
+    # The engine runs in another thread, then.
     found = in_passing_thread(
         lambda: measure_operators(config, recipe, budget_seconds, max_context, progress)
     )
-    profile = CPUProfile(
+    return CPUProfile(
         machine=machine_name(torch.device("cpu")),
         model=model,
         shape=shape_of(config),
@@ -84,10 +107,9 @@ def measure_cpu(
         overhead=NO_OVERHEAD,
         memory_bytes=psutil.virtual_memory().total,
         watts=watts,
+        others_cores=watch.others_cores(),
         cache_bytes=last_level_cache_bytes(),
     )
-    profile = measure_overhead(checkpoint, profile, budget_seconds, progress)
-    return replace(profile, others_cores=watch.others_cores())
 
 
 def shape_of(config: ModelConfig) -> dict[str, int]:

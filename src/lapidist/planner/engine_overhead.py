@@ -12,10 +12,10 @@ import tempfile
 import time
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
-from itertools import count, pairwise
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +45,6 @@ Progress = Callable[[str, int, int], None]
 _CHUNK = 512
 _CONTEXT = 1024
 _TOKENS = 16  # that all requests of a burst decode together
-_MOST_ROUNDS = 3
 _VISITS_SHARE = 0.25  # of the budget
 # A step that is off by a larger factor's logarithm counts less: something else came in between.
 _STRAY = 0.5
@@ -78,16 +77,17 @@ _BURSTS = tuple(
 
 
 @dataclass
-class Served:
+class Calibration:
     """What was served while steps were recorded.
 
     Attributes
     ----------
-    first : of the recorded steps that counts.
+    first, end : of the recorded steps that belong to it.
     came : when requests of bursts came.
     """
 
     first: int = 0
+    end: int = sys.maxsize
     came: list[float] = field(default_factory=list)
     visits: Visits = field(default_factory=Visits)
 
@@ -102,11 +102,10 @@ def measure_overhead(
 
     Parameters
     ----------
-    budget_seconds : three quarters are for bursts, of which those that have no room are left out, and the rest for
-        requests one by one; no round is begun after it.
+    budget_seconds : see :func:`affordable_bursts` and :func:`calibrate`.
     """
     config = ModelConfig.from_directory(checkpoint)
-    bursts = affordable_bursts(profile, config, (1 - _VISITS_SHARE) * budget_seconds)
+    bursts = affordable_bursts(profile, config, budget_seconds)
     with tempfile.TemporaryDirectory() as folder:
         record = Path(folder) / "steps.jsonl"
         llm = AsyncLLM(
@@ -117,17 +116,32 @@ def measure_overhead(
             max_queue=sys.maxsize,
             record=record,
         )
+        llm.age_cache()
         try:
-            served = asyncio.run(_serve(llm, bursts, budget_seconds, progress))
+            calibration = asyncio.run(calibrate(llm, bursts, budget_seconds, progress=progress))
         finally:
             llm.shutdown()
-        steps = list(read_steps(record))
-    overhead = fit_overhead(profile, config, until_the_next(steps, served))
-    return replace(profile, overhead=replace(overhead, **asdict(fit_arrivals(steps, served.visits))))
+        return with_overhead(profile, config, list(read_steps(record)), [calibration])
+
+
+def with_overhead(
+    profile: CPUProfile, config: ModelConfig, steps: Sequence[Step], calibrations: Sequence[Calibration]
+) -> CPUProfile:
+    """The profile with the overhead that calibrations show.
+
+    Parameters
+    ----------
+    steps : all that were recorded.
+    """
+    kept = [step for each in calibrations for step in until_the_next(steps, each)]
+    visits = Visits.joined(each.visits for each in calibrations)
+    overhead = fit_overhead(profile, config, kept)
+    return replace(profile, overhead=replace(overhead, **asdict(fit_arrivals(steps, visits))))
 
 
 def affordable_bursts(profile: CPUProfile, config: ModelConfig, budget_seconds: float) -> list[Burst]:
-    """Those that fit into the model's context and, the cheapest first, into the budget together; one in any case."""
+    """Those that fit into the model's context and, the cheapest first, into three quarters of the budget together, for
+    the rest is for requests one by one; one in any case."""
     features = _step_features(profile, config)
 
     def cost(burst: Burst) -> float:
@@ -142,19 +156,22 @@ def affordable_bursts(profile: CPUProfile, config: ModelConfig, budget_seconds: 
         (burst for burst in _BURSTS if burst.prompt_tokens + burst.output_tokens <= context), key=cost
     )
     together = np.cumsum([cost(burst) for burst in bursts])
-    return bursts[: max(1, int(np.searchsorted(together, budget_seconds)))]
+    return bursts[: max(1, int(np.searchsorted(together, (1 - _VISITS_SHARE) * budget_seconds)))]
 
 
-def until_the_next(steps: Sequence[Step], served: Served) -> list[Step]:
+def until_the_next(steps: Sequence[Step], calibration: Calibration) -> list[Step]:
     """Steps whose duration is the time until the next one began, but those in which a request came or after which there
     was nothing to do, and the first after a pause."""
     starts = [start_seconds(step) for step in steps]
-    left_out = {bisect_right(starts, came) - 1 for came in (*served.came, *served.visits.came)}
-    left_out |= {bisect_left(starts, slept.came) for slept, _ in served.visits.pairs}
+    visits = calibration.visits
+    left_out = {bisect_right(starts, came) - 1 for came in (*calibration.came, *visits.came)}
+    left_out |= {bisect_left(starts, slept.came) for slept, _ in visits.pairs}
+    # The last one was followed by a pause.
+    numbers = range(calibration.first, min(calibration.end, len(steps)) - 1)
     return [
-        replace(step, duration_seconds=later - start)
-        for number, (step, (start, later)) in enumerate(zip(steps, pairwise(starts), strict=False))
-        if number >= served.first and number not in left_out
+        replace(steps[number], duration_seconds=starts[number + 1] - starts[number])
+        for number in numbers
+        if number not in left_out
     ]
 
 
@@ -197,23 +214,39 @@ def _step_features(
     return cache(features)
 
 
-async def _serve(llm: AsyncLLM, bursts: Sequence[Burst], seconds: float, progress: Progress) -> Served:
-    seeds = count()  # every prompt is another, so that nothing is in the prefix cache
+async def calibrate(
+    llm: AsyncLLM,
+    bursts: Sequence[Burst],
+    seconds: float,
+    rounds: int = 3,
+    seeds: Iterator[int] | None = None,
+    progress: Progress = lambda label, done, total: None,
+) -> Calibration:
+    """Serve bursts, then requests one by one; again and again, so that what disturbs the machine disturbs all alike.
+
+    Parameters
+    ----------
+    seconds : after which no round is begun.
+    rounds : at most.
+    seeds : of prompts, each of which is another, so that nothing is in the prefix cache.
+    """
+    seeds = count() if seeds is None else seeds
     await serve_request(llm, 16, 2, next(seeds))
-    served, end = Served(first=llm.stats().steps), time.monotonic() + seconds
-    share = _VISITS_SHARE * seconds / 2 / _MOST_ROUNDS
+    calibration, end = Calibration(first=llm.stats().steps), time.monotonic() + seconds
+    share = _VISITS_SHARE * seconds / 2 / rounds
     parts = len(bursts) + 2
-    for number in range(_MOST_ROUNDS):
+    for number in range(rounds):
         if number and time.monotonic() >= end:
             break
         for done, burst in enumerate(bursts):
-            progress("engine", number * parts + done, _MOST_ROUNDS * parts)
+            progress("engine", number * parts + done, rounds * parts)
             requests = (
                 serve_request(llm, burst.prompt_tokens, burst.output_tokens, next(seeds))
                 for _ in range(burst.requests)
             )
-            served.came += [each.came for each in await asyncio.gather(*requests)]
+            calibration.came += [each.came for each in await asyncio.gather(*requests)]
         for done, visit in enumerate((visit_busy_engine, visit_idle_engine), start=len(bursts)):
-            progress("engine", number * parts + done, _MOST_ROUNDS * parts)
-            await visit(llm, served.visits, share, seeds)
-    return served
+            progress("engine", number * parts + done, rounds * parts)
+            await visit(llm, calibration.visits, share, seeds)
+    calibration.end = llm.stats().steps
+    return calibration

@@ -32,16 +32,17 @@ def find_machine(name: str, config: ModelConfig, recipe: Recipe, backend: str | 
     ValueError : there is no such machine, with a list of those that are; or nothing was measured of the model.
     """
     if name.lower() == "cpu":
-        return _cpu(load_profile(config, recipe))
+        return cpu_machine(load_profile(config, recipe))
     if name.lower() in WAFERS:
         return _wafer(name.lower())
     suffix = Path(name).suffix.lower()
     if suffix in (".json", ".yaml", ".yml") and not Path(name).is_file():
         raise ValueError(f"{name}: there is no such file; known GPUs are {', '.join(data_sheet_names())}")
-    return _cpu(read_profile(Path(name))) if suffix == ".json" else _gpu(name, backend)
+    return cpu_machine(read_profile(Path(name))) if suffix == ".json" else _gpu(name, backend)
 
 
-def _cpu(profile: CPUProfile) -> Machine:
+def cpu_machine(profile: CPUProfile) -> Machine:
+    """The machine that a profile was measured on."""
     overhead = profile.overhead
     arrival = ArrivalCost(overhead.arrival, overhead.arrival_token, overhead.wake)
     return Machine(CPU(profile), profile.memory_bytes, request_seconds=overhead.request, arrival=arrival)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lapidist.engine.page_pool import PagePool
 from lapidist.kernels.activation import gated_activation, quantized_gated_activation
 from lapidist.kernels.attention import paged_attention
 from lapidist.kernels.cpu.linear import IMPLEMENTATIONS
@@ -92,6 +93,9 @@ class OperatorRun:
             bits=_kv_bits(recipe),
         )
         self._fill_cache()
+        pool = PagePool(self._cache.num_pages, _PAGE_SIZE)
+        pool.scatter(0)
+        self._pages = pool.allocate(pool.num_pages)
 
     def _fill_cache(self) -> None:
         """Untouched memory would read as one page of zeros, from the first cache."""
@@ -186,20 +190,21 @@ class _Stopwatch:
 
 
 class _Batch:
-    """Tokens, rotary factors and pages of a step; the sequences' pages lie one after another."""
+    """Tokens, rotary factors and pages of a step; pages lie as in an engine that has served for long."""
 
     def __init__(self, run: OperatorRun, step: Step) -> None:
         self.token_ids = torch.randint(run.config.vocab_size, (step.tokens,))
         positions: list[int] = []
         slots: list[int] = []
-        pages: list[range] = []
+        pages: list[list[int]] = []
         first = 0
         for sequence in step.sequences:
             span = range(sequence.kv_length - sequence.query_length, sequence.kv_length)
             count = -(-sequence.kv_length // _PAGE_SIZE)
             positions += span
-            slots += [first * _PAGE_SIZE + position for position in span]
-            pages.append(range(first, first + count))
+            own = run._pages[first : first + count]
+            slots += [own[position // _PAGE_SIZE] * _PAGE_SIZE + position % _PAGE_SIZE for position in span]
+            pages.append(own)
             first += count
         at = torch.tensor(positions)
         self.cos_sin = run._rope.cos_sin(at, at + 1, run.dtype)
