@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kernels.h"
+#include "quantized_rows.h"
 
 #define LAPIDIST_STRING_(x) #x
 #define LAPIDIST_STRING(x) LAPIDIST_STRING_(x)
@@ -126,11 +127,31 @@ void bind_pack_quantized(int form, uintptr_t codes, uintptr_t scales, uintptr_t 
     pack_quantized_weight(call);
 }
 
-void bind_quantized_linear(int form, int type, uintptr_t x, int64_t x_stride, uintptr_t x_scales, uintptr_t x_sums, uintptr_t weight,
-                           uintptr_t y, uintptr_t sums, int64_t rows, int64_t columns, int64_t outputs, int threads) {
-    const QuantizedLinearCall call{static_cast<WeightForm>(form), static_cast<Type>(type), pointer<const int8_t>(x), x_stride,
-                                   pointer<const float>(x_scales), pointer<const int32_t>(x_sums), pointer<const void>(weight),
-                                   pointer<void>(y), pointer<int32_t>(sums), rows, columns, outputs, threads};
+// A packed weight and what is known before a call; Python keeps its memory. The call takes few arguments by position alone:
+// after a weight has gone through the caches, every object and line of code on the way to the next one comes from far away.
+struct QuantizedLayer {
+    WeightForm form;
+    Type type;
+    const void* weight;
+    int64_t columns, outputs;
+
+    QuantizedLayer(int form, int type, uintptr_t weight, int64_t columns, int64_t outputs)
+        : form(static_cast<WeightForm>(form)), type(static_cast<Type>(type)), weight(pointer<const void>(weight)), columns(columns), outputs(outputs) {}
+
+    void multiply(uintptr_t x, int64_t rows, uintptr_t y, int threads) const {
+        const QuantizedRowsOut from = quantized_rows_at(pointer<void>(x), rows, columns);
+        const QuantizedLinearCall call{form, type, from.codes, from.codes_stride, from.scales, from.sums, weight, pointer<void>(y), nullptr,
+                                       rows, columns, outputs, threads};
+        nb::gil_scoped_release release;
+        quantized_linear(call);
+    }
+};
+
+void bind_quantized_sums(int form, uintptr_t weight, int64_t columns, int64_t outputs, uintptr_t x, int64_t rows, uintptr_t sums,
+                         int threads) {
+    const QuantizedRowsOut from = quantized_rows_at(pointer<void>(x), rows, columns);
+    const QuantizedLinearCall call{static_cast<WeightForm>(form), Type::kFloat32, from.codes, from.codes_stride, from.scales, from.sums,
+                                   pointer<const void>(weight), nullptr, pointer<int32_t>(sums), rows, columns, outputs, threads};
     nb::gil_scoped_release release;
     quantized_linear(call);
 }
@@ -143,30 +164,24 @@ void bind_weight_only_linear(int form, int type, uintptr_t x, int64_t x_stride, 
     weight_only_linear(call);
 }
 
-QuantizedRowsOut rows_out(uintptr_t codes, int64_t codes_stride, uintptr_t scales, uintptr_t sums) {
-    return {pointer<int8_t>(codes), codes_stride, pointer<float>(scales), pointer<int32_t>(sums)};
-}
-
-void bind_quantize_rows(int type, uintptr_t x, int64_t x_stride, uintptr_t codes, int64_t codes_stride, uintptr_t scales, uintptr_t sums,
-                        int64_t rows, int64_t columns, int threads) {
-    const QuantizeRowsCall call{static_cast<Type>(type), pointer<const void>(x), x_stride, rows_out(codes, codes_stride, scales, sums),
+void bind_quantize_rows(int type, uintptr_t x, int64_t x_stride, int64_t rows, int64_t columns, uintptr_t out, int threads) {
+    const QuantizeRowsCall call{static_cast<Type>(type), pointer<const void>(x), x_stride, quantized_rows_at(pointer<void>(out), rows, columns),
                                 rows, columns, threads};
     nb::gil_scoped_release release;
     quantize_rows(call);
 }
 
-void bind_rms_norm_quantized(int type, uintptr_t x, int64_t x_stride, uintptr_t weight, float eps, uintptr_t codes, int64_t codes_stride,
-                             uintptr_t scales, uintptr_t sums, int64_t rows, int64_t columns, int threads) {
+void bind_rms_norm_quantized(int type, uintptr_t x, int64_t x_stride, int64_t rows, int64_t columns, uintptr_t weight, float eps,
+                             uintptr_t out, int threads) {
     const QuantizedNormCall call{static_cast<Type>(type), pointer<const void>(x), x_stride, pointer<const float>(weight),
-                                 rows_out(codes, codes_stride, scales, sums), rows, columns, eps, threads};
+                                 quantized_rows_at(pointer<void>(out), rows, columns), rows, columns, eps, threads};
     nb::gil_scoped_release release;
     rms_norm_quantized(call);
 }
 
-void bind_silu_multiply_quantized(int type, uintptr_t gate_up, uintptr_t codes, int64_t codes_stride, uintptr_t scales, uintptr_t sums,
-                                  int64_t rows, int64_t columns, int threads) {
-    const QuantizedSiluCall call{static_cast<Type>(type), pointer<const void>(gate_up), rows_out(codes, codes_stride, scales, sums), rows,
-                                 columns, threads};
+void bind_silu_multiply_quantized(int type, uintptr_t gate_up, int64_t rows, int64_t columns, uintptr_t out, int threads) {
+    const QuantizedSiluCall call{static_cast<Type>(type), pointer<const void>(gate_up), quantized_rows_at(pointer<void>(out), rows, columns),
+                                 rows, columns, threads};
     nb::gil_scoped_release release;
     silu_multiply_quantized(call);
 }
@@ -176,16 +191,17 @@ void define_quantized(nb::module_& m) {
           "form"_a, "columns"_a);
     m.def("pack_quantized_weight", &bind_pack_quantized, "form"_a, "codes"_a, "scales"_a, "zeros"_a, "group_scales"_a, "group_zeros"_a,
           "bias"_a, "packed"_a, "columns"_a, "outputs"_a, "threads"_a);
-    m.def("quantized_linear", &bind_quantized_linear, "form"_a, "type"_a, "x"_a, "x_stride"_a, "x_scales"_a, "x_sums"_a, "weight"_a, "y"_a,
-          "sums"_a, "rows"_a, "columns"_a, "outputs"_a, "threads"_a);
+    nb::class_<QuantizedLayer>(m, "QuantizedLayer")
+        .def(nb::init<int, int, uintptr_t, int64_t, int64_t>(), "form"_a, "type"_a, "weight"_a, "columns"_a, "outputs"_a)
+        .def("multiply", &QuantizedLayer::multiply);
+    m.def("quantized_sums", &bind_quantized_sums, "form"_a, "weight"_a, "columns"_a, "outputs"_a, "x"_a, "rows"_a, "sums"_a, "threads"_a);
     m.def("weight_only_linear", &bind_weight_only_linear, "form"_a, "type"_a, "x"_a, "x_stride"_a, "weight"_a, "y"_a, "rows"_a,
           "columns"_a, "outputs"_a, "threads"_a);
-    m.def("quantize_rows", &bind_quantize_rows, "type"_a, "x"_a, "x_stride"_a, "codes"_a, "codes_stride"_a, "scales"_a, "sums"_a, "rows"_a,
-          "columns"_a, "threads"_a);
-    m.def("rms_norm_quantized", &bind_rms_norm_quantized, "type"_a, "x"_a, "x_stride"_a, "weight"_a, "eps"_a, "codes"_a, "codes_stride"_a,
-          "scales"_a, "sums"_a, "rows"_a, "columns"_a, "threads"_a);
-    m.def("silu_multiply_quantized", &bind_silu_multiply_quantized, "type"_a, "gate_up"_a, "codes"_a, "codes_stride"_a, "scales"_a,
-          "sums"_a, "rows"_a, "columns"_a, "threads"_a);
+    m.def("row_codes_bytes", &row_codes_bytes, "columns"_a);
+    m.def("quantize_rows", &bind_quantize_rows, "type"_a, "x"_a, "x_stride"_a, "rows"_a, "columns"_a, "out"_a, "threads"_a);
+    m.def("rms_norm_quantized", &bind_rms_norm_quantized, "type"_a, "x"_a, "x_stride"_a, "rows"_a, "columns"_a, "weight"_a, "eps"_a,
+          "out"_a, "threads"_a);
+    m.def("silu_multiply_quantized", &bind_silu_multiply_quantized, "type"_a, "gate_up"_a, "rows"_a, "columns"_a, "out"_a, "threads"_a);
     m.def("vnni_peak", [](int64_t rounds, int threads) { nb::gil_scoped_release release; return vnni_peak(rounds, threads); }, "rounds"_a,
           "threads"_a);
 }

@@ -25,6 +25,11 @@ constexpr int kTileRows = kLanes == 16 ? 6 : 4;
 constexpr int kTileOutputs = kVectors * kLanes;
 constexpr int64_t kBlockRows = 24;                    // 6 KiB of totals, which stay in the first-level cache
 constexpr int64_t kPassSteps = 64;                    // without groups: 16 KiB of weights
+constexpr int64_t kBytesFirst = 2048;                 // of the weights, fetched before anything else
+
+// Up to so many rows the totals of a panel of 4-bit codes stay in registers, where these hold a whole panel's.
+template <WeightForm kForm>
+constexpr int64_t kFewRows = kForm != WeightForm::kChannel8 && kTileOutputs == kPanel ? 3 : 0;
 
 template <typename T, typename P>
 inline T read(const P* p) {
@@ -84,6 +89,13 @@ __attribute__((always_inline)) inline void multiply_steps(IntVector (&acc)[kRows
     }
 }
 
+// total + a group's sum times its scale - its zero times the sum of the activations.
+inline IntVector add_group(IntVector total, IntVector sum, const uint8_t* parameters, int32_t sum_of_codes) {
+    const IntVector scale = widen(parameters), zero = widen(reinterpret_cast<const int8_t*>(parameters + kPanel));
+    // Both factors of the second product fit into 16 bits; the upper halves of the lanes must add nothing.
+    return dot_words(add(total, sum * scale), IntVector{} + sum_of_codes, -zero & 0xffff);
+}
+
 // totals[r] += x[r] . w for a tile of kRows rows and kTileOutputs outputs over some steps: with groups, those of one, whose
 // parameters follow them.
 template <WeightForm kForm, int kRows>
@@ -98,18 +110,61 @@ inline void multiply_tile(const TileRows& x, const uint8_t* w, int64_t steps, co
 #pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) {
         if constexpr (has_groups(kForm)) {
-            const IntVector scale = widen(parameters + v * kLanes);
-            const IntVector zero = widen(reinterpret_cast<const int8_t*>(parameters + kPanel) + v * kLanes);
 #pragma GCC unroll 8
-            for (int r = 0; r < kRows; ++r) {
-                const IntVector total = add(read<IntVector>(totals + r * kPanel + v * kLanes), acc[r][v] * scale);
-                // Both fit into 16 bits; the upper halves of the lanes must add nothing.
-                acc[r][v] = dot_words(total, IntVector{} + x.sums[r * x.sums_stride], -zero & 0xffff);
-            }
+            for (int r = 0; r < kRows; ++r)
+                acc[r][v] = add_group(read<IntVector>(totals + r * kPanel + v * kLanes), acc[r][v], parameters + v * kLanes, x.sums[r * x.sums_stride]);
         }
 #pragma GCC unroll 8
         for (int r = 0; r < kRows; ++r) std::memcpy(totals + r * kPanel + v * kLanes, &acc[r][v], sizeof(IntVector));
     }
+}
+
+// totals[r] = x[r] . w of a whole panel of 4-bit codes, for rows so few that the totals stay in registers.
+template <WeightForm kForm, int kRows>
+inline void multiply_few(const TileRows& x, const uint8_t* w, int64_t all_steps, int32_t* totals) {
+    constexpr int64_t kColumns = step_columns(kForm);
+    const int64_t pass_steps = has_groups(kForm) ? kGroupColumns / kColumns : all_steps;
+    // Low and high nibbles have sums of their own where there is room: one sum would be waited for twice in every step.
+    constexpr int kSums = kRows <= 2 ? 2 : 1;
+    IntVector total[kRows][kVectors] = {};
+    const int8_t* codes = x.codes;
+    const int32_t* sums = x.sums;
+    for (int64_t step = 0; step < all_steps; step += pass_steps, ++sums) {
+        IntVector acc[kSums][kRows][kVectors] = {};
+        const int64_t steps = std::min(pass_steps, all_steps - step);
+        for (int64_t s = 0; s < steps; ++s, w += kStepBytes, codes += kColumns) {
+            IntVector weight[kVectors];
+#pragma GCC unroll 8
+            for (int v = 0; v < kVectors; ++v) {
+                prefetch_once(w + v * 4 * kLanes + kBytesAhead);
+                weight[v] = read<IntVector>(w + v * 4 * kLanes);
+            }
+#pragma GCC unroll 8
+            for (int r = 0; r < kRows; ++r) {
+                const IntVector first = splat_bytes(codes + r * x.codes_stride), second = splat_bytes(codes + r * x.codes_stride + 4);
+#pragma GCC unroll 8
+                for (int v = 0; v < kVectors; ++v) {
+                    acc[0][r][v] = dot_bytes<15>(acc[0][r][v], weight[v] & 0x0f0f0f0f, first);
+                    acc[kSums - 1][r][v] = dot_bytes<15>(acc[kSums - 1][r][v], weight[v] >> 4 & 0x0f0f0f0f, second);
+                }
+            }
+        }
+#pragma GCC unroll 8
+        for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 8
+            for (int v = 0; v < kVectors; ++v) {
+                const IntVector sum = kSums == 1 ? acc[0][r][v] : add(acc[0][r][v], acc[kSums - 1][r][v]);
+                total[r][v] = has_groups(kForm) ? add_group(total[r][v], sum, w + v * kLanes, sums[r * x.sums_stride]) : sum;
+            }
+        if constexpr (has_groups(kForm)) {
+            fetch_ahead(w, kGroupBytes);
+            w += kGroupBytes;
+        }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 8
+        for (int v = 0; v < kVectors; ++v) std::memcpy(totals + r * kPanel + v * kLanes, &total[r][v], sizeof(IntVector));
 }
 
 // Calls run(first row, number of rows as a constant, number of the tile, tiles) for tiles of like size.
@@ -141,6 +196,8 @@ class QuantizedLinear {
         const int64_t panels = (call_.outputs + kPanel - 1) / kPanel;
         const int64_t row_blocks = (call_.rows + kBlockRows - 1) / kBlockRows;
         const int threads = std::max(1, call_.threads);
+        // On their way while the threads are woken.
+        for (int64_t i = 0; i < kBytesFirst; i += 64) prefetch_once(static_cast<const uint8_t*>(call_.weight) + i);
         WorkRanges work(static_cast<uint32_t>(panels * row_blocks), threads);
 #pragma omp parallel num_threads(threads)
         {
@@ -154,8 +211,30 @@ class QuantizedLinear {
     void block(int64_t panel, int64_t row, int32_t* totals) const {
         const int64_t rows = std::min(kBlockRows, call_.rows - row);
         const uint8_t* weight = static_cast<const uint8_t*>(call_.weight) + panel * layout_.bytes;
+        if (call_.rows <= kFewRows<kForm>) {
+            few(weight, totals);
+        } else {
+            many(weight, row, rows, totals);
+        }
+        write(weight + layout_.floats, panel * kPanel, row, rows, totals);
+    }
+
+    int64_t steps() const { return padded_to_steps(call_.columns) / step_columns(kForm); }
+
+    void few(const uint8_t* weight, int32_t* totals) const {
+        if constexpr (kFewRows<kForm> > 0) {
+            const TileRows x{call_.x, call_.x_stride, call_.x_sums, group_count(call_.columns)};
+            switch (call_.rows) {
+                case 1: return multiply_few<kForm, 1>(x, weight, steps(), totals);
+                case 2: return multiply_few<kForm, 2>(x, weight, steps(), totals);
+                default: return multiply_few<kForm, 3>(x, weight, steps(), totals);
+            }
+        }
+    }
+
+    void many(const uint8_t* weight, int64_t row, int64_t rows, int32_t* totals) const {
         std::fill(totals, totals + rows * kPanel, 0);
-        const int64_t all_steps = padded_to_steps(call_.columns) / step_columns(kForm);
+        const int64_t all_steps = steps();
         const int64_t pass_steps = has_groups(kForm) ? kGroupColumns / step_columns(kForm) : kPassSteps;
         const uint8_t* w = weight;
         for (int64_t step = 0; step < all_steps; step += pass_steps) {
@@ -165,7 +244,6 @@ class QuantizedLinear {
             pass(x, w, steps, rows, totals, row == 0);
             w += steps * kStepBytes + (has_groups(kForm) ? kGroupBytes : 0);
         }
-        write(weight + layout_.floats, panel * kPanel, row, rows, totals);
     }
 
     // Some steps, for all rows. The fetching of weights is spread over the tiles of rows: the memory works also while

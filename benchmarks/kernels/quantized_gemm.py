@@ -32,7 +32,6 @@ from benchmarks.kernels.interleaved import MemoryReader, time_in_turn
 from benchmarks.kernels.quantized_peers import peers
 from benchmarks.result_file import write_result
 from lapidist.kernels.cpu.library import native
-from lapidist.kernels.cpu.quantized_linear import multiply
 from lapidist.kernels.machine import last_level_cache_bytes
 from lapidist.kernels.quantized_linear import QuantizedLinear
 from lapidist.kernels.quantized_rows import QuantizedRows, quantize_rows
@@ -74,13 +73,10 @@ class Ours:
         self.weight_bytes = self._linear.packed.nbytes
 
     def prepare(self, x: Tensor) -> Tensor | QuantizedRows:
-        self._out = torch.empty(len(x), SIZE, dtype=torch.bfloat16)
         return x if self._quantizes else quantize_rows(x)
 
-    def run(self, x: Tensor | QuantizedRows) -> None:
-        rows = x if isinstance(x, QuantizedRows) else quantize_rows(x)
-        linear = self._linear
-        multiply(linear.form, rows.codes, rows.scales, rows.sums, linear.packed, SIZE, self._out)
+    def run(self, x: Tensor | QuantizedRows) -> Tensor:
+        return self._linear(x)
 
 
 class OursWeightOnly:
@@ -139,6 +135,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--contenders", nargs="+", choices=[each.name for each in CONTENDERS])
+    parser.add_argument("--result", default="quantized_gemm", help="name of the result")
     args = parser.parse_args()
     chosen = [each for each in CONTENDERS if not args.contenders or each.name in args.contenders]
     layers = {each: list(copies(each)) for each in chosen}
@@ -147,7 +144,7 @@ def main() -> None:
     result = {"size": SIZE, "rows": rows, "claims": claims(rows)}
     result["met"] = all(result["claims"].values())
     print(result["claims"])
-    print(f"written to {write_result('quantized_gemm', result)}")
+    print(f"written to {write_result(args.result, result)}")
 
 
 def copies(contender: Contender) -> Iterator[Layer]:

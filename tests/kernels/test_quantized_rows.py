@@ -135,9 +135,26 @@ def test_threads_change_no_bit(isa: str) -> None:
 
 @pytest.mark.parametrize("columns", [1, 64, 65, 128, 2048, 4096, 11008])
 def test_rows_are_an_odd_number_of_cache_lines(columns: int) -> None:
-    rows = QuantizedRows.empty(3, columns)
+    rows = QuantizedRows(3, columns)
     assert columns <= rows.codes.shape[1] < columns + 128
     assert rows.codes.shape[1] % 128 == 64
+
+
+@pytest.mark.parametrize("rows", [0, 1, 5])
+@pytest.mark.parametrize("columns", [1, 128, 129, 700])
+def test_parts_lie_side_by_side(rows: int, columns: int) -> None:
+    whole = QuantizedRows(rows, columns)
+    parts = (whole.codes, whole.sums, whole.scales)
+    assert [tuple(part.shape) for part in parts] == [
+        (rows, whole.codes.shape[1]),
+        (rows, -(-columns // 128)),
+        (rows,),
+    ]
+    assert sum(part.nbytes for part in parts) == whole.memory.nbytes
+    end = whole.address
+    for part in parts:
+        assert rows == 0 or part.data_ptr() == end
+        end += part.nbytes
 
 
 def quantizers() -> list[tuple[str, object]]:

@@ -43,10 +43,11 @@ def quantized_gated_activation(gate_up: Tensor, activation: str) -> QuantizedRow
     ------
     ValueError, TypeError : as of ``quantize_rows``.
     """
-    cpu_quantized.check(gate_up)
     if activation == "silu":
-        out = QuantizedRows.empty(len(gate_up), gate_up.shape[1] // 2)
-        cpu_quantized.silu_multiply(gate_up, out.codes, out.scales, out.sums)
+        rows, both = gate_up.shape
+        out = QuantizedRows(rows, both // 2)
+        cpu_quantized.silu_multiply(gate_up, out.address)
         return out
+    cpu_quantized.check(gate_up)
     gate, up = gate_up.float().chunk(2, dim=-1)
     return quantize_rows(ACTIVATIONS[activation](gate).mul(up))

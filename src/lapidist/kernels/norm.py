@@ -36,6 +36,7 @@ class RMSNorm:
         ------
         ValueError, TypeError : as of ``quantize_rows``.
         """
-        out = QuantizedRows.empty(*x.shape)
-        cpu_quantized.rms_norm(x, self.weight, self.eps, out.codes, out.scales, out.sums)
+        rows, columns = x.shape
+        out = QuantizedRows(rows, columns)
+        cpu_quantized.rms_norm(x, self.weight, self.eps, out.address)
         return out

@@ -21,14 +21,18 @@ def output_range(projection: Callable[..., Tensor], start: int, stop: int) -> Ca
     if isinstance(projection, Linear | QuantizedLinear | WeightOnlyLinear):
         is_packed = not isinstance(projection, Linear) or projection.is_packed
         first = start // _PANEL * _PANEL if is_packed else start
-        part = copy(projection)
-        part.out_features = stop - first
         panels = slice(first // _PANEL, -(-stop // _PANEL)) if is_packed else slice(start, stop)
-        if isinstance(part, Linear):
-            part.weight = part.weight[panels]
-            part.bias = None if part.bias is None else part.bias[first:stop]
+        part: Linear | QuantizedLinear | WeightOnlyLinear
+        if isinstance(projection, QuantizedLinear):
+            part = projection.panels(panels, stop - first)
         else:
-            part.packed = part.packed[panels]
+            part = copy(projection)
+            part.out_features = stop - first
+            if isinstance(part, Linear):
+                part.weight = part.weight[panels]
+                part.bias = None if part.bias is None else part.bias[first:stop]
+            else:
+                part.packed = part.packed[panels]
         skipped = start - first
         return (lambda x: part(x)[:, skipped:]) if skipped else part
     return lambda x: projection(x)[:, start:stop]

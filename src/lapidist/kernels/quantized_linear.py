@@ -1,5 +1,6 @@
 """Linear layers over quantized weights: 4 or 8 bits by 8-bit activations, in integers (QServe, arXiv 2405.04532)."""
 
+from copy import copy
 from typing import Any
 
 import torch
@@ -7,8 +8,8 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from lapidist.kernels.cpu.library import TYPES
-from lapidist.kernels.cpu.quantized_linear import multiply, pack_weight, weight_form
-from lapidist.kernels.operators import LIBRARY
+from lapidist.kernels.cpu.quantized_linear import multiply_by, pack_weight, weight_form
+from lapidist.kernels.operators import LIBRARY, is_watched
 from lapidist.kernels.quantized_rows import QuantizedRows, quantize_rows
 from lapidist.kernels.quantized_weight import QuantizedWeight
 
@@ -35,7 +36,18 @@ class QuantizedLinear:
         self.out_features, self.in_features = weight.out_features, weight.in_features
         self.dtype = dtype
         self.form = weight_form(weight)
-        self.packed = pack_weight(weight, bias)
+        self._set(pack_weight(weight, bias))
+
+    def panels(self, panels: slice, outputs: int) -> "QuantizedLinear":
+        """A layer of some of the packed weight's panels, so many outputs, which shares their memory."""
+        part = copy(self)
+        part.out_features = outputs
+        part._set(self.packed[panels])
+        return part
+
+    def _set(self, packed: Tensor) -> None:
+        self.packed = packed
+        self._multiply = multiply_by(self.form, packed, self.in_features, self.out_features, self.dtype)
 
     def __call__(self, x: Tensor | QuantizedRows) -> Tensor:
         """``[rows, in_features]`` to ``[rows, out_features]``.
@@ -44,35 +56,33 @@ class QuantizedLinear:
         ------
         ValueError : x has other columns than the weight, or is not on the CPU.
         """
-        columns = x.columns if isinstance(x, QuantizedRows) else x.shape[1]
-        if columns != self.in_features:
-            raise ValueError(
-                f"x has {columns} columns and does not fit the weight, which has {self.in_features}"
-            )
         rows = x if isinstance(x, QuantizedRows) else quantize_rows(x)
-        return torch.ops.lapidist.quantized_linear(
-            rows.codes, rows.scales, rows.sums, self.packed, self.form, columns, self.out_features, self.dtype
-        )
+        if rows.columns != self.in_features:
+            raise ValueError(
+                f"x has {rows.columns} columns and does not fit the weight, which has {self.in_features}"
+            )
+        count = len(rows)
+        if is_watched():
+            return torch.ops.lapidist.quantized_linear(
+                rows.memory, self.packed, self.form, count, self.in_features, self.out_features, self.dtype
+            )
+        out = torch.empty(count, self.out_features, dtype=self.dtype)
+        self._multiply(rows.address, count, out.data_ptr(), torch.get_num_threads())
+        return out
 
 
 LIBRARY.define(
-    "quantized_linear(Tensor codes, Tensor scales, Tensor sums, Tensor packed, int form, int columns, int outputs, "
-    "ScalarType dtype) -> Tensor"
+    "quantized_linear(Tensor rows, Tensor packed, int form, int count, int columns, int outputs, ScalarType dtype) "
+    "-> Tensor"
 )
 
 
 def _quantized_linear(
-    codes: Tensor,
-    scales: Tensor,
-    sums: Tensor,
-    packed: Tensor,
-    form: int,
-    columns: int,
-    outputs: int,
-    dtype: torch.dtype,
+    rows: Tensor, packed: Tensor, form: int, count: int, columns: int, outputs: int, dtype: torch.dtype
 ) -> Tensor:
-    out = torch.empty(len(codes), outputs, dtype=dtype)
-    multiply(form, codes, scales, sums, packed, columns, out)
+    out = torch.empty(count, outputs, dtype=dtype)
+    multiply = multiply_by(form, packed, columns, outputs, dtype)
+    multiply(rows.data_ptr(), count, out.data_ptr(), torch.get_num_threads())
     return out
 
 
@@ -81,14 +91,6 @@ LIBRARY.impl("quantized_linear", _quantized_linear, "CPU")
 
 @register_flop_formula(torch.ops.lapidist.quantized_linear)
 def _quantized_flops(
-    codes_shape: Any,
-    _scales: Any,
-    _sums: Any,
-    _packed: Any,
-    _form: int,
-    columns: int,
-    outputs: int,
-    *_: Any,
-    **__: Any,
+    _rows: Any, _packed: Any, _form: int, count: int, columns: int, outputs: int, *_: Any, **__: Any
 ) -> int:
-    return 2 * codes_shape[0] * columns * outputs
+    return 2 * count * columns * outputs

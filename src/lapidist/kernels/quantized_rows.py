@@ -1,6 +1,6 @@
 """Activations as integers: a scale for each row, found when the row is (QServe, arXiv 2405.04532, section 4.2)."""
 
-from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -8,44 +8,61 @@ from torch import Tensor
 from lapidist.kernels.cpu import quantized_rows as cpu
 from lapidist.kernels.quantized_weight import GROUP_SIZE
 
-_LINE = 64
 
-
-@dataclass(frozen=True)
 class QuantizedRows:
-    """A matrix ``[rows, columns]``, of which a row is about ``scale * code``: at most half a scale off.
+    """A matrix ``[rows, columns]``, of which a row is about ``scale * code``: at most half a scale off. A new one
+    is yet to be written.
 
     Attributes
     ----------
-    codes : int8 ``[rows, padded columns]``, from -127 to 127; zeros beyond the columns.
-    scales : float32 ``[rows]``, above zero; NaN where a row is not finite.
-    sums : int32 ``[rows, groups]`` of the codes of each ``GROUP_SIZE`` columns.
+    memory : uint8, of the codes, the sums and the scales, one after the other: one tensor is made sooner than three.
+    address : of it.
     columns : of the matrix.
     """
 
-    codes: Tensor
-    scales: Tensor
-    sums: Tensor
-    columns: int
+    __slots__ = ("_rows", "address", "columns", "memory")
+
+    def __init__(self, rows: int, columns: int) -> None:
+        self.memory = torch.empty(rows * row_bytes(columns), dtype=torch.uint8)
+        self.address = self.memory.data_ptr()
+        self._rows, self.columns = rows, columns
 
     def __len__(self) -> int:
-        return len(self.codes)
+        return self._rows
 
-    @staticmethod
-    def empty(rows: int, columns: int) -> "QuantizedRows":
-        """To be written. A row is an odd number of cache lines: rows a power of two apart would evict one another from
-        the first-level cache."""
-        lines = -(-columns // _LINE) | 1
-        return QuantizedRows(
-            torch.empty(rows, lines * _LINE, dtype=torch.int8),
-            torch.empty(rows, dtype=torch.float32),
-            torch.empty(rows, -(-columns // GROUP_SIZE), dtype=torch.int32),
-            columns,
-        )
+    @property
+    def codes(self) -> Tensor:
+        """int8 ``[rows, padded columns]``, from -127 to 127; zeros beyond the columns."""
+        return self._part(0, cpu.row_codes_bytes(self.columns), torch.int8)
+
+    @property
+    def sums(self) -> Tensor:
+        """int32 ``[rows, groups]`` of the codes of each ``GROUP_SIZE`` columns."""
+        return self._part(cpu.row_codes_bytes(self.columns), 4 * group_count(self.columns), torch.int32)
+
+    @property
+    def scales(self) -> Tensor:
+        """float32 ``[rows]``, above zero; NaN where a row is not finite."""
+        return self._part(row_bytes(self.columns) - 4, 4, torch.float32).flatten()
 
     def dequantize(self) -> Tensor:
         """float32 ``[rows, columns]``."""
         return self.codes[:, : self.columns].float() * self.scales[:, None]
+
+    def _part(self, offset: int, bytes: int, dtype: torch.dtype) -> Tensor:
+        """What takes so many bytes of a row, after what takes ``offset`` bytes of each."""
+        part = self.memory[self._rows * offset : self._rows * (offset + bytes)]
+        return part.view(dtype).view(self._rows, bytes // dtype.itemsize)
+
+
+@cache
+def row_bytes(columns: int) -> int:
+    """Of a row's codes, sums and scale (``native/quantized_rows.h``)."""
+    return cpu.row_codes_bytes(columns) + 4 * group_count(columns) + 4
+
+
+def group_count(columns: int) -> int:
+    return -(-columns // GROUP_SIZE)
 
 
 def quantize_rows(x: Tensor) -> QuantizedRows:
@@ -60,6 +77,7 @@ def quantize_rows(x: Tensor) -> QuantizedRows:
     ValueError : x is not on the CPU.
     TypeError : x is of another type.
     """
-    out = QuantizedRows.empty(*x.shape)
-    cpu.quantize_rows(x, out.codes, out.scales, out.sums)
+    rows, columns = x.shape
+    out = QuantizedRows(rows, columns)
+    cpu.quantize_rows(x, out.address)
     return out

@@ -1,5 +1,7 @@
 """Linear layers over quantized weights in the native library: integers up to the scales, exact on every processor."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -57,34 +59,36 @@ def pack_weight(weight: QuantizedWeight, bias: Tensor | None = None) -> Tensor:
     return packed
 
 
-def multiply(
-    form: int, codes: Tensor, scales: Tensor, sums: Tensor, packed: Tensor, columns: int, out: Tensor
-) -> None:
-    """``out = x W^T + bias``.
+Multiply = Callable[[int, int, int, int], None]
+"""Takes the address of a ``QuantizedRows``, the number of its rows, the address of the output ``[rows, outputs]``,
+contiguous, and the number of threads."""
+
+
+def multiply_by(form: int, packed: Tensor, columns: int, outputs: int, dtype: torch.dtype) -> Multiply:
+    """``out = x W^T + bias`` by one weight, of which all is known but x. The tensor is to be kept as long.
 
     Parameters
     ----------
-    codes, scales, sums : of ``lapidist.kernels.quantized_rows.QuantizedRows``.
     packed : the weight ``[outputs, columns]`` of this form as ``pack_weight`` gives it.
-    out : ``[rows, outputs]``, contiguous. In float32, bfloat16 or float16; or int32, for the exact sums of codes times
-        ``QuantizedWeight.integers`` alone.
+    dtype : of the output: float32, bfloat16 or float16.
+    """
+    layer = native().QuantizedLayer(form, TYPES[dtype], packed.data_ptr(), columns, outputs)
+    multiply: Multiply = layer.multiply
+    return multiply
+
+
+def multiply_integers(form: int, packed: Tensor, columns: int, address: int, out: Tensor) -> None:
+    """The exact sums of codes times ``QuantizedWeight.integers``, before any scale.
+
+    Parameters
+    ----------
+    packed : the weight ``[outputs, columns]`` of this form as ``pack_weight`` gives it.
+    address : of the memory of ``lapidist.kernels.quantized_rows.QuantizedRows``.
+    out : int32 ``[rows, outputs]``, contiguous.
     """
     rows, outputs = out.shape
-    is_sums = out.dtype == torch.int32
-    native().quantized_linear(
-        form,
-        0 if is_sums else TYPES[out.dtype],
-        codes.data_ptr(),
-        codes.stride(0),
-        scales.data_ptr(),
-        sums.data_ptr(),
-        packed.data_ptr(),
-        0 if is_sums else out.data_ptr(),
-        out.data_ptr() if is_sums else 0,
-        rows,
-        columns,
-        outputs,
-        torch.get_num_threads(),
+    native().quantized_sums(
+        form, packed.data_ptr(), columns, outputs, address, rows, out.data_ptr(), torch.get_num_threads()
     )
 
 
