@@ -152,19 +152,19 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--checkpoint", type=Path, default=TINY)
-    parser.add_argument("--rounds", type=int, help="default: 5 for tiny, else 3")
+    parser.add_argument("--rounds", type=int, help="default: 6 for tiny, else 3")
     parser.add_argument(
         "--budget",
         type=float,
         help="seconds for operators, and half of that for the engine each time; default: 12 for tiny, else 30",
     )
-    parser.add_argument("--requests", type=int, help="of each trace; default: 240 for tiny, else 20")
+    parser.add_argument("--requests", type=int, help="of each trace; default: 160 for tiny, else 20")
     parser.add_argument("--name", default=None, help="of the result file")
     args = parser.parse_args()
     began = time.monotonic()
     is_tiny = args.checkpoint == TINY
-    rounds = args.rounds or (5 if is_tiny else 3)
-    requests = args.requests or (240 if is_tiny else 20)
+    rounds = args.rounds or (6 if is_tiny else 3)
+    requests = args.requests or (160 if is_tiny else 20)
     budget = args.budget or (12.0 if is_tiny else 30.0)
     config = ModelConfig.from_directory(args.checkpoint)
     context = min(2048, config.max_position_embeddings)
@@ -203,6 +203,8 @@ def report(
         "met": all(trace["met"] for trace in traces.values()),
     }
     print(table(traces))
+    missed = [trace for trace, judged in traces.items() if not judged["met"]]
+    print(f"after {rounds} rounds the goals are " + (f"missed by: {'; '.join(missed)}" if missed else "met"))
     print(f"written to {write_result(name or f'cpu_forecast_{checkpoint}', result)}", flush=True)
 
 
@@ -245,7 +247,7 @@ class Round:
             self.llm.shutdown()
 
     def calibrate(self) -> Calibration:
-        return asyncio.run(calibrate(self.llm, self.bursts, self.seconds, rounds=1, seeds=self.seeds))
+        return asyncio.run(calibrate(self.llm, self.bursts, self.seconds, rounds=2, seeds=self.seeds))
 
     def profile(self, *calibrations: Calibration) -> CPUProfile:
         return with_overhead(self.operators, self.config, list(read_steps(self.record)), calibrations)
