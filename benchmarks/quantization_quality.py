@@ -1,9 +1,11 @@
 """What each recipe costs in quality on the bundled model, and what each pass of QoQ contributes.
 
     python -m benchmarks.quantization_quality --text wikitext2_test.txt.gz
+    python -m benchmarks.quantization_quality --text ... --recipes kv4,kv4-smooth --name quantization_quality_kv4
 
-Writes perplexities, divergences from the float model and retrieval to ``results/quantization_quality.json``. The text
-is for measuring only: calibration takes the text that ships.
+Writes perplexities, divergences from the float model and retrieval to ``results/quantization_quality.json``; with
+``--recipes`` only of these, and without the passes. The text is for measuring only: calibration takes the text that
+ships.
 """
 
 import argparse
@@ -80,22 +82,30 @@ def ablations() -> dict[str, Recipe]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--text", type=Path, required=True, action="append")
-    parser.add_argument("--max-tokens", type=int, default=100_000)
+    parser.add_argument("--max-tokens", type=int, default=100_000, help="the beginning of the text; 0 is all")
     parser.add_argument("--needle-trials", type=int, default=25)
+    parser.add_argument(
+        "--recipes", help="some of those compared, such as kv4,kv8 (default: all, and the passes)"
+    )
+    parser.add_argument("--name", default="quantization_quality", help="of the result file")
     options = parser.parse_args()
     texts = read_texts(options.text)
-    compared = Settings(max_tokens=options.max_tokens, needle_trials=options.needle_trials, speed=False)
+    compared = Settings(
+        max_tokens=options.max_tokens or None, needle_trials=options.needle_trials, speed=False
+    )
     # What a pass does to retrieval is below what so few needles show.
     ablated = replace(compared, needle_lengths=(256,), needle_trials=1)
     result: dict[str, Any] = {
         "text": [file.name for file in options.text],
-        "max_tokens": options.max_tokens,
+        "max_tokens": options.max_tokens or None,
         "model": "bundled tiny",
     }
-    result["recipes"] = _measure({name: load_recipe(name) for name in COMPARED}, texts, compared)
-    write_result("quantization_quality", result)  # already, for the rest takes as long again
-    result["ablations"] = _measure(ablations(), texts, ablated)[1:]
-    print(write_result("quantization_quality", result))
+    names = COMPARED if options.recipes is None else options.recipes.split(",")
+    result["recipes"] = _measure({name: load_recipe(name) for name in names}, texts, compared)
+    print(write_result(options.name, result))  # already, for the rest takes as long again
+    if options.recipes is None:
+        result["ablations"] = _measure(ablations(), texts, ablated)[1:]
+        write_result(options.name, result)
 
 
 def _measure(recipes: dict[str, Recipe], texts: list[str], settings: Settings) -> list[dict[str, Any]]:
