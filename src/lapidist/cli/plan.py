@@ -109,8 +109,10 @@ def plan(
         Path | None, typer.Option(help="Draw price over latency: .png, .svg, .pdf or .html.", dir_okay=False)
     ] = None,
 ) -> None:
-    """Forecast TTFT, TPOT, throughput, goodput, price and energy of serving a trace: the engine's own scheduler on
-    a virtual clock, over a model of the hardware. Nothing is run and no weights are read.
+    """Forecast TTFT, TPOT, throughput, goodput, price and energy of serving a trace.
+
+    The engine's own scheduler runs on a virtual clock, over a model of the hardware. Nothing is run and no weights are
+    read.
 
     Example: lapidist plan llama-3.1-8b --on h200,l40s --recipe bf16,qoq-g128 --trace poisson:4 --requests 500
 
