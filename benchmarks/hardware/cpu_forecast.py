@@ -7,10 +7,11 @@ A round measures the operators, as ``lapidist cpu measure`` does. Then every tra
 bench serve`` does, and through the simulation. Rates are set to a share of what the first forecast says the machine can
 do. The KV cache is as long service leaves it.
 
-The machine's pace drifts by 5 to 20 % within seconds: it is a virtual one. So the engine around the operators is
-measured before the first trace and after each one, and the forecast of a trace is made from the measurements before and
-after it; what it was from those before the first trace is reported beside it. Every step that the engine ran is set
-beside what the profile says of it, too.
+A virtual machine's pace changes by 5 to 50 % within seconds. So the engine around the operators is measured before the
+first trace and after each one, a reference operator is timed all the while (``machine_pace``), and the forecast of a
+trace is made from the measurements before and after it at the pace that the reference had during it; what it was from
+those before the first trace, pace unknown, is reported beside it. Every step that the engine ran is set beside what the
+profile says of it, too.
 
 Claims: throughput within 10 %, median TTFT and TPOT within 15 %, by the median over the rounds of how far each was off.
 """
@@ -23,13 +24,16 @@ import statistics
 import sys
 import tempfile
 import time
+from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from benchmarks.hardware.machine_pace import MachinePace, PacedStepCost, bias, sensitivity
 from benchmarks.result_file import write_result
 from lapidist.bundled import TINY
 from lapidist.engine.async_llm import AsyncLLM
@@ -38,8 +42,16 @@ from lapidist.evaluation.serving.engine_target import EngineTarget
 from lapidist.hardware.cpu.cpu import CPU
 from lapidist.hardware.cpu.profile import CPUProfile
 from lapidist.models.config import ModelConfig
+from lapidist.planner.arrival_overhead import start_seconds
 from lapidist.planner.cpu_measurement import measure_cpu_operators
-from lapidist.planner.engine_overhead import Calibration, affordable_bursts, calibrate, with_overhead
+from lapidist.planner.engine_overhead import (
+    Calibration,
+    affordable_bursts,
+    calibrate,
+    fit_overhead,
+    until_the_next,
+    with_overhead,
+)
 from lapidist.planner.machine_watch import MachineWatch
 from lapidist.planner.machines import cpu_machine
 from lapidist.planner.recipes import checkpoint_recipe
@@ -47,12 +59,14 @@ from lapidist.planner.simulation import ServingSettings, Simulation
 from lapidist.planner.step_cost import TabledStepCost
 from lapidist.workload.lowering import lower
 from lapidist.workload.serving_metrics import Metrics, summarize
-from lapidist.workload.step import Step, read_steps
+from lapidist.workload.step import SequenceStep, Step, read_steps
 from lapidist.workload.trace_spec import TraceSpec
 
 AZURE = Path(__file__).parents[2].parent / "shared" / "data" / "azure_llm_2023_conversation.csv.gz"
 CLAIMS = {"output_tokens_per_second": 0.10, "ttft_p50_seconds": 0.15, "tpot_p50_seconds": 0.15}
 MAX_SEQS, MAX_TOKENS = 64, 512
+# What of an overhead is no part of steps.
+ARRIVALS = ("request", "wake", "arrival", "arrival_token")
 # After a longer pause the engine had nothing to do.
 PAUSE_SECONDS = 5e-3
 
@@ -66,6 +80,25 @@ class Case:
     load: float | None
 
 
+@dataclass(frozen=True)
+class Paced:
+    """A profile at the pace that the machine had during a trace.
+
+    Attributes
+    ----------
+    slower : the reference's time during the trace over that during the measurements before and after it.
+    decode_exponent, prefill_exponent : how strongly steps follow the reference.
+    decode, prefill : factors of the profile's forecasts of steps.
+    """
+
+    profile: CPUProfile
+    slower: float = 1.0
+    decode_exponent: float = 0.0
+    prefill_exponent: float = 0.0
+    decode: float = 1.0
+    prefill: float = 1.0
+
+
 @dataclass
 class Outcome:
     """Of all rounds: numbers by trace, its requests per second, and who else was at work.
@@ -73,6 +106,7 @@ class Outcome:
     Attributes
     ----------
     overheads : of the profile that each trace's forecast was made from, in each round.
+    paces : what the reference says of each trace, see :class:`Paced`.
     steps : forecast over measured seconds of every step, less 1, by trace and kind of step.
     others_cores : cores that other processes kept busy, in each measurement of operators and each trace.
     """
@@ -80,6 +114,7 @@ class Outcome:
     rows: dict[str, dict[str, list[dict[str, float]]]] = field(default_factory=dict)
     rates: dict[str, float] = field(default_factory=dict)
     overheads: dict[str, list[dict[str, float]]] = field(default_factory=dict)
+    paces: dict[str, list[dict[str, float]]] = field(default_factory=dict)
     steps: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     others_cores: list[float] = field(default_factory=list)
 
@@ -115,14 +150,15 @@ def engine(checkpoint: Path, context: int, record: Path) -> AsyncLLM:
 
 def forecast(
     config: ModelConfig,
-    profile: CPUProfile,
+    paced: Paced,
     spec: TraceSpec,
     context: int,
     pages: int,
 ) -> Metrics:
     trace, _ = spec.load(None, context)
-    cost = TabledStepCost(CPU(profile), config, checkpoint_recipe(config))
-    machine = cpu_machine(profile)
+    tables = TabledStepCost(CPU(paced.profile), config, checkpoint_recipe(config))
+    cost = PacedStepCost(tables, paced.decode, paced.prefill)
+    machine = cpu_machine(paced.profile)
     serving = ServingSettings(
         pages,
         max_num_seqs=MAX_SEQS,
@@ -195,6 +231,7 @@ def report(
         # Well above 0: others were at work, and the result says little.
         "others_cores_in_each_measurement_and_trace": outcome.others_cores,
         "claims": {metric: f"within {limit:.0%}" for metric, limit in CLAIMS.items()},
+        "paces": outcome.paces,
         "traces": traces,
         "median_relative_error_of_steps": {
             trace: {kind: [statistics.median(errors), len(errors)] for kind, errors in sorted(kinds.items())}
@@ -234,25 +271,46 @@ class Round:
         self.seconds, self.outcome = seconds, outcome
         self.bursts = affordable_bursts(operators, self.config, seconds)
         self.seeds = itertools.count(1 << 32)  # no trace has such
+        self.paces = MachinePace()
 
     def run(self, chosen: Sequence[Case]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             self.record = Path(folder) / "steps.jsonl"
             self.llm = engine(self.checkpoint, self.context, self.record)
             self.llm.age_cache()
+            self.paces.watch(self.llm)
             self.pages = self.llm.stats().pages_total
             before = first = self.calibrate()
             for case in chosen:
-                before = self.take(case, self.profile(first), before)
+                before = self.take(case, Paced(self.profile(first)), before)
             self.llm.shutdown()
 
     def calibrate(self) -> Calibration:
-        return asyncio.run(calibrate(self.llm, self.bursts, self.seconds, rounds=2, seeds=self.seeds))
+        """Steps after which the reference was timed do not count."""
+        first = len(self.paces.times)
+        found = asyncio.run(calibrate(self.llm, self.bursts, self.seconds, rounds=1, seeds=self.seeds))
+        found.came += self.paces.times[first:]
+        return found
 
     def profile(self, *calibrations: Calibration) -> CPUProfile:
         return with_overhead(self.operators, self.config, list(read_steps(self.record)), calibrations)
 
-    def take(self, case: Case, beforehand: CPUProfile, before: Calibration) -> Calibration:
+    def paced(self, calibrations: Sequence[Calibration], begin: float, end: float) -> Paced:
+        """The profile at the machine's pace between two moments."""
+        steps, wanted = list(read_steps(self.record)), self.paces.mean(begin, end)
+        kept = [step for each in calibrations for step in until_the_next(steps, each)]
+        profile = self.profile(*calibrations)
+        follows = sensitivity(kept, self.paces, step_seconds(self.config, profile))
+        usual = statistics.fmean(self.paces.at(start_seconds(step)) for step in kept)
+        kept = follows.at_pace(kept, self.paces, wanted)
+        fitted = fit_overhead(self.operators, self.config, kept)
+        arrivals = {name: getattr(profile.overhead, name) for name in ARRIVALS}
+        overhead = replace(fitted, **arrivals)
+        profile = replace(profile, overhead=overhead)
+        factors = bias(kept, step_seconds(self.config, profile))
+        return Paced(profile, math.exp(wanted - usual), follows.decode, follows.prefill, *factors)
+
+    def take(self, case: Case, beforehand: Paced, before: Calibration) -> Calibration:
         """One trace; returns the measurement of the engine after it."""
         outcome, spec = self.outcome, case.spec
         if case.load is not None:
@@ -264,42 +322,57 @@ class Round:
         print(f"  {case.name}: forecast {expected.duration_seconds:.0f} s, running it", flush=True)
         begun, watch = self.llm.stats().steps, MachineWatch()
         run = Benchmark(spec).run(EngineTarget(self.llm), self.llm.tokenizer, self.context)
+        begin = time.monotonic()
         measured = asyncio.run(run).metrics
+        end = time.monotonic()
         outcome.others_cores.append(watch.others_cores())
         ended = self.llm.stats().steps
         after = self.calibrate()
-        profile = self.profile(before, after)
+        paced = self.paced((before, after), begin, end)
         entry = outcome.rows.setdefault(case.name, defaultdict(list))
-        entry["forecast"].append(numbers(self.forecast(profile, spec)))
+        entry["forecast"].append(numbers(self.forecast(paced, spec)))
         entry["forecast_beforehand"].append(numbers(expected))
         entry["measured"].append(numbers(measured))
-        outcome.overheads.setdefault(case.name, []).append(asdict(profile.overhead))
-        print(f"    {profile.overhead}")
+        outcome.overheads.setdefault(case.name, []).append(asdict(paced.profile.overhead))
+        pace = {name: value for name, value in asdict(paced).items() if name != "profile"}
+        outcome.paces.setdefault(case.name, []).append(pace)
+        print(f"    {paced.profile.overhead}\n    {pace}")
         for name, runs in entry.items():
             print(f"    {name} { {metric: round(value, 6) for metric, value in runs[-1].items()} }")
         kinds = outcome.steps.setdefault(case.name, defaultdict(list))
         steps = list(read_steps(self.record))[begun:ended]
-        for kind, errors in step_errors(self.config, profile, steps).items():
+        for kind, errors in step_errors(self.config, paced, self.paces, steps).items():
             kinds[kind] += errors
             print(f"    {kind}: {statistics.median(errors):+.1%} in the median of {len(errors)} steps")
         return after
 
-    def forecast(self, profile: CPUProfile, spec: TraceSpec) -> Metrics:
-        return forecast(self.config, profile, spec, self.context, self.pages)
+    def forecast(self, paced: Paced, spec: TraceSpec) -> Metrics:
+        return forecast(self.config, paced, spec, self.context, self.pages)
+
+
+def step_seconds(config: ModelConfig, profile: CPUProfile) -> Callable[[Step], float]:
+    machine, recipe = CPU(profile), checkpoint_recipe(config)
+
+    @cache
+    def seconds(sequences: tuple[SequenceStep, ...], rows: int) -> float:
+        return machine.step(lower(config, recipe, Step(sequences, rows))).seconds
+
+    return lambda step: seconds(step.sequences, step.logit_rows)
 
 
 def step_errors(
-    config: ModelConfig, profile: CPUProfile, steps: Sequence[Step]
+    config: ModelConfig, paced: Paced, paces: MachinePace, steps: Sequence[Step]
 ) -> defaultdict[str, list[float]]:
     """Forecast over measured seconds from a step's start to the next one's, less 1, by the kind of step."""
-    machine, recipe = CPU(profile), checkpoint_recipe(config)
+    expected = step_seconds(config, paced.profile)
     errors: defaultdict[str, list[float]] = defaultdict(list)
     for step, later in pairwise(steps):
         assert step.start_seconds is not None
         assert step.duration_seconds is not None
         assert later.start_seconds is not None
         seconds = later.start_seconds - step.start_seconds
-        if seconds > step.duration_seconds + PAUSE_SECONDS:
+        timed = bisect_right(paces.times, later.start_seconds) - bisect_right(paces.times, step.start_seconds)
+        if timed or seconds > step.duration_seconds + PAUSE_SECONDS:
             continue
         queries = {each.query_length > 1 for each in step.sequences}
         if queries == {False}:
@@ -307,7 +380,8 @@ def step_errors(
             kind = f"decode, {size} to {4 * size - 1} sequences"
         else:
             kind = "prefill" if queries == {True} else "prefill and decode"
-        errors[kind].append(machine.step(lower(config, recipe, step)).seconds / seconds - 1)
+        factor = paced.decode if queries == {False} else paced.prefill
+        errors[kind].append(factor * expected(step) / seconds - 1)
     return errors
 
 
