@@ -23,7 +23,6 @@ from benchmarks.hardware.gemm_interpolator import UtilizationInterpolator
 from benchmarks.result_file import RESULTS, write_result
 from lapidist.hardware.gpu.accuracy import accuracy
 from lapidist.hardware.gpu.data_sheet import load_data_sheet
-from lapidist.hardware.gpu.gemm_correction import fit_correction
 from lapidist.hardware.gpu.gemm_fit import GEMMRows, fit_gemm_models, pools_of
 from lapidist.hardware.gpu.gemm_format import gemm_format
 from lapidist.hardware.gpu.gemm_model import GEMMModel
@@ -165,17 +164,20 @@ def rows_of(frame: pd.DataFrame) -> GEMMRows:
 def few(model: GEMMModel, frame: pd.DataFrame) -> dict[str, Any]:
     """Mean over draws of the points."""
     found: dict[str, Any] = {}
-    predicted = model.seconds(*sizes(frame))[0]
-    measured = frame["seconds"].to_numpy()
+    predictor = GemmPredictor(model.sheet, model.format, model)
     for points in FEW:
-        errors = []
+        errors, covered = [], []
         for seed in range(DRAWS):
-            split = few_points(len(frame), points, seed)
-            known, rest = (tuple(x[part] for x in sizes(frame)) for part in (split.train, split.test))
-            correction = fit_correction(*known, np.log(measured[split.train] / predicted[split.train]))
-            corrected = predicted[split.test] * np.exp(correction.log_factor(*rest))
-            errors.append(accuracy(measured[split.test], corrected).mape)
-        found[f"{points} points"] = {"mape": float(np.mean(errors)), "worst_draw_mape": max(errors)}
+            known, rest = few_points(len(frame), points, seed).apply(frame)
+            answer = predictor.calibrated(*sizes(known), known["seconds"]).predict(*sizes(rest))
+            measured = rest["seconds"].to_numpy()
+            errors.append(accuracy(measured, answer.seconds).mape)
+            covered.append(float(((measured >= answer.low) & (measured <= answer.high)).mean()))
+        found[f"{points} points"] = {
+            "mape": float(np.mean(errors)),
+            "worst_draw_mape": max(errors),
+            "coverage": float(np.mean(covered)),
+        }
     return found
 
 

@@ -50,6 +50,14 @@ def test_matrix_inside_l2_may_beat_the_memory() -> None:
     assert lower_bound_seconds(m, n, k, sheet, BF16)[0] < terms.seconds[0]
 
 
+def test_quantizing_the_input_is_paid_for() -> None:
+    """A single output column: 16-bit input read, 8-bit input written and read again."""
+    m, n, k = (np.array([float(size)]) for size in (65536, 32, 16384))
+    found = roofline_terms(m, n, k, H200, gemm_format("fp8"), PARAMETERS).seconds[0]
+    traffic = (2 + 1 + 1) * 65536 * 16384 / (PARAMETERS.memory_efficiency * H200.memory_bytes_per_second)
+    assert traffic < found < 1.3 * traffic
+
+
 def test_one_row_more_than_a_wave_costs() -> None:
     """128 rows by 128 x 132 columns fill an H200's SMs once with tiles of 128 x 128."""
     assert seconds(129, 128 * 132, 4096) > 1.05 * seconds(128, 128 * 132, 4096)

@@ -5,6 +5,7 @@ import numpy as np
 from lapidist.hardware.gpu.data_sheet import DataSheet
 from lapidist.hardware.gpu.gemm_format import GEMMFormat
 from lapidist.hardware.gpu.gemm_roofline import FloatArray, RooflineTerms, gemm_bytes
+from lapidist.hardware.gpu.weight_rotation import WeightRotation
 
 # Tiles whose waves and padding are shown to the residual.
 _TILES = np.array(
@@ -19,6 +20,7 @@ GEMM_FEATURES: tuple[str, ...] = (
     *(f"{what}_{int(a)}x{int(b)}" for what in ("log2_waves", "wave_fill", "padding") for a, b in _TILES),
     "m_beyond_128",
     "n_beyond_256",
+    "log2_working_set_over_l2",
 )
 
 
@@ -30,6 +32,7 @@ def gemm_features(
     form: GEMMFormat,
     terms: RooflineTerms,
     launch_seconds: float,
+    rotation: WeightRotation,
 ) -> FloatArray:
     """``[rows, len(GEMM_FEATURES)]``; no column grows with the speed of the GPU."""
     rows, columns = _TILES[:, :1], _TILES[:, 1:]
@@ -73,8 +76,17 @@ def gemm_features(
             *logs[12:],
         ]
     )
-    tail = np.stack([m % 128, n % 256])
+    working_set = rotation.working_set_bytes(m, n, k, form, sheet.l2_bytes) / sheet.l2_bytes
+    tail = np.stack([m % 128, n % 256, _near_one(working_set)])
     return np.concatenate([single, np.log2(waves), fill, padding, tail]).T
+
+
+def _near_one(part_of_l2: FloatArray) -> FloatArray:
+    """Octaves from L2's size, in sixteenths.
+
+    Far from it, it makes no difference by how much; by finer steps trees would tell sites apart.
+    """
+    return np.round(16.0 * np.clip(np.log2(part_of_l2), -2.0, 2.0)) / 16.0
 
 
 def _multiple(size: FloatArray) -> FloatArray:

@@ -23,6 +23,11 @@ class GEMMFormat:
     output_bytes: float
     quantizes_input: bool = False
 
+    @property
+    def unquantized_bytes(self) -> float:
+        """Of an element of the 16-bit input that is quantized first; 0 where it is not."""
+        return 2.0 if self.quantizes_input else 0.0
+
 
 GEMM_FORMATS: dict[str, GEMMFormat] = {
     each.name: each

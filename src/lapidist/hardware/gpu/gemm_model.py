@@ -4,7 +4,7 @@ A pool is one number format on GPUs of one compute capability: they run kernels 
 measured with one backend steadies the estimate for another.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import lightgbm
@@ -18,15 +18,18 @@ from lapidist.hardware.gpu.gemm_roofline import (
     FloatArray,
     RooflineParameters,
     RooflineTerms,
+    fit_roofline,
     lower_bound_seconds,
     roofline_terms,
 )
+from lapidist.hardware.gpu.weight_rotation import WeightRotation
 
 # Outside of the data the interval is this much wider at once, and by so much more with every octave.
 _OUTSIDE = 1.7
 _PER_OCTAVE = 0.8
 _FLOOR = 0.8  # of the shortest time ever measured: nothing shorter is predicted
 _LEAST_WIDTH = 0.005
+_CALIBRATION_DRAW = 3e-3  # of a few dozen measurements, to what was fitted to thousands
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class GEMMGroup:
     ----------
     number : tells the groups of a pool apart in the trees' last column.
     smallest, largest : least and greatest log2 of m, n, k and m n k among the measurements.
+    rotation : how many copies of a weight the measurement called in turn.
     shortest_seconds : the least time measured.
     widening : added to both ends of the quantile trees' interval of log time, so that 90 % are covered (conformal).
     errors : on (n, k) sites left out of a trial fit, by the names of :class:`~lapidist.hardware.gpu.accuracy.Accuracy`;
@@ -55,6 +59,7 @@ class GEMMGroup:
     widening: float = 0.0
     rows: int = 0
     errors: dict[str, float] = field(default_factory=dict)
+    rotation: WeightRotation = field(default_factory=WeightRotation)
 
     @property
     def key(self) -> tuple[str, str, str, str]:
@@ -67,7 +72,8 @@ class GEMMGroup:
     def from_dict(content: dict[str, Any]) -> "GEMMGroup":
         parameters = RooflineParameters(**content["parameters"])
         ranges = {name: tuple(content[name]) for name in ("smallest", "largest")}
-        return GEMMGroup(**{**content, **ranges, "parameters": parameters})
+        rotation = WeightRotation(**content["rotation"])
+        return GEMMGroup(**{**content, **ranges, "parameters": parameters, "rotation": rotation})
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,18 +90,26 @@ class GEMMModel:
     """One group with the trees of its pool; answers for the GPU of ``sheet`` in ``format``.
 
     Both may be others than the group's: a GPU like the measured one, or fp16 where bf16 was measured.
+
+    Attributes
+    ----------
+    recalibrated : parameters of the analytical part by a few measurements on the GPU of ``sheet``; the trees keep to
+        those that they were fitted beside.
     """
 
     sheet: DataSheet
     format: GEMMFormat
     group: GEMMGroup
     trees: GEMMTrees
+    recalibrated: RooflineParameters | None = None
 
     def seconds(self, m: FloatArray, n: FloatArray, k: FloatArray) -> tuple[FloatArray, ...]:
         """Expected time, the ends of its 90 % interval, and octaves outside of the measured sizes, [rows] each."""
-        terms = roofline_terms(m, n, k, self.sheet, self.format, self.group.parameters)
+        terms = self._terms(m, n, k, self.group.parameters)
         columns = pool_columns(m, n, k, self.sheet, self.format, self.group, terms)
         expected = terms.seconds * np.exp(_evaluate(self.trees.residual, columns))
+        if self.recalibrated is not None:
+            expected *= self._terms(m, n, k, self.recalibrated).seconds / terms.seconds
         least = np.maximum(
             lower_bound_seconds(m, n, k, self.sheet, self.format), _FLOOR * self.group.shortest_seconds
         )
@@ -106,6 +120,25 @@ class GEMMModel:
         above = np.maximum(self.group.widening + _evaluate(self.trees.high, columns), _LEAST_WIDTH) * stretch
         low = np.maximum(expected * np.exp(-below), least)
         return expected, low, expected * np.exp(above), octaves
+
+    def recalibrate(self, m: FloatArray, n: FloatArray, k: FloatArray, seconds: FloatArray) -> "GEMMModel":
+        """The model with the analytical part refitted to a few measurements, drawn to what it was.
+
+        A launch, an efficiency or a power limit other than foretold shows in all GEMMs of a kind, so that a few dozen
+        tell it for sizes far from theirs. A factor common to all is no such thing and is left to the caller.
+        """
+        plain = replace(self, recalibrated=None)
+        ratio = seconds / plain.seconds(m, n, k)[0]
+        wanted = self._terms(m, n, k, self.group.parameters).seconds * ratio / np.median(ratio)
+        parameters = fit_roofline(
+            m, n, k, wanted, self.sheet, self.format, self.group.parameters, draw=_CALIBRATION_DRAW
+        )
+        return replace(plain, recalibrated=parameters)
+
+    def _terms(
+        self, m: FloatArray, n: FloatArray, k: FloatArray, parameters: RooflineParameters
+    ) -> RooflineTerms:
+        return roofline_terms(m, n, k, self.sheet, self.format, parameters)
 
 
 def pool_columns(
@@ -118,7 +151,7 @@ def pool_columns(
     terms: RooflineTerms,
 ) -> FloatArray:
     """What the trees see, [rows, features + 1]: the last column is the group."""
-    features = gemm_features(m, n, k, sheet, form, terms, group.parameters.launch_seconds)
+    features = gemm_features(m, n, k, sheet, form, terms, group.parameters.launch_seconds, group.rotation)
     return np.column_stack([features, np.full(len(m), float(group.number))])
 
 

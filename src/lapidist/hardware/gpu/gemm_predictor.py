@@ -19,6 +19,7 @@ from lapidist.hardware.gpu.gemm_transfer import ANY
 FloatArray = NDArray[np.float64]
 _ROOFLINE_FACTOR = 2.0  # 90 % of kernels lie within this factor of the unfitted analytical model
 _LARGEST = 2**24
+_ENOUGH = 20  # measured GEMMs that tell the numbers of the analytical part, not just a common factor
 _REMEMBERED = 1 << 16
 _MEASURED_AS = {"fp16": "bf16"}  # the same rates and bytes
 _PREFERRED_BACKENDS = ("TRTLLM", "VLLM", "SGLang")
@@ -103,9 +104,12 @@ class GemmPredictor:
             raise ValueError("calibrating needs as many m, n and k as times")
         if not (np.isfinite(measured).all() and (measured > 0).all()):
             raise ValueError("measured times must be positive numbers of seconds")
-        plain = replace(self, correction=None, _seen={})
+        model = self.model
+        if model is not None and len(measured) >= _ENOUGH:
+            model = model.recalibrate(rows, columns, depths, measured)
+        plain = replace(self, model=model, correction=None, _seen={})
         errors = np.log(measured / plain._predict(rows, columns, depths).seconds)
-        return replace(self, correction=fit_correction(rows, columns, depths, errors), _seen={})
+        return replace(plain, correction=fit_correction(rows, columns, depths, errors))
 
     def _remembered(self, m: int, n: int, k: int) -> Prediction:
         found = self._seen.get((m, n, k))

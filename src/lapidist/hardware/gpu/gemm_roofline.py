@@ -3,8 +3,8 @@
 For each of a few thread-block tiles the arithmetic is that of whole tiles in whole waves over the SMs (wave
 quantization as in Habitat, ATC 2021, tiles as in NeuSight, ASPLOS 2025); the fastest tile wins, as in a library's
 heuristic. Where the tiles do not fill the GPU, K is split. Operands that fit into L2 are read from there, since
-benchmarks and decoders call the same weights again: a working set inside L2 may well be faster than the device memory
-allows.
+benchmarks call the same weights again: a working set inside L2 may well be faster than the device memory allows. An
+input that is quantized first is read and written once more, by a kernel before.
 """
 
 from dataclasses import astuple, dataclass, fields
@@ -37,7 +37,7 @@ TILES = np.array(
 _FIT_ROWS = 3000
 _FIT_ROUNDS = 700
 _LARGEST_EFFICIENCY = 1.1  # the clock may well be above the boost clock while the power limit is far
-_DRAW = 1e-3  # towards the defaults, so that what the sample cannot tell stays plausible
+_DRAW = 1e-3  # towards the start, so that what the sample cannot tell stays plausible
 
 
 @dataclass(frozen=True)
@@ -121,9 +121,12 @@ def roofline_terms(
     )
     l2_bandwidth = parameters.l2_bytes_per_cycle * sheet.sms * sheet.max_mhz * 1e6
     moved = gemm_bytes(m, n, k, form)
-    in_l2 = 1.0 / (1.0 + (moved / (parameters.l2_share * sheet.l2_bytes)) ** 3)
+    unquantized = form.unquantized_bytes * m * k
+    in_l2 = 1.0 / (1.0 + ((moved + unquantized) / (parameters.l2_share * sheet.l2_bytes)) ** 3)
     memory_bandwidth = parameters.memory_efficiency * sheet.memory_bytes_per_second
-    memory = moved * ((1 - in_l2) / memory_bandwidth + in_l2 / l2_bandwidth)
+    seconds_per_byte = (1 - in_l2) / memory_bandwidth + in_l2 / l2_bandwidth
+    memory = moved * seconds_per_byte
+    quantized = unquantized + (form.input_bytes * m * k if form.quantizes_input else 0.0)
     partial_sums = 1.0 + np.where(split > 1, 2 * split, 0.0)
     through_l2 = (
         form.input_bytes * m * k * blocks_across
@@ -138,7 +141,7 @@ def roofline_terms(
     best = np.argmin(joined, axis=0)
     at = (best, np.arange(len(m)))
     return RooflineTerms(
-        seconds=parameters.launch_seconds + joined[at],
+        seconds=parameters.launch_seconds + quantized * seconds_per_byte + joined[at],
         compute=compute[at],
         memory=memory,
         l2=through_l2[at],
@@ -167,20 +170,23 @@ def fit_roofline(
     seconds: FloatArray,
     sheet: DataSheet,
     form: GEMMFormat,
-    start: RooflineParameters | None = None,
+    start: RooflineParameters = RooflineParameters(),
     seed: int = 0,
+    draw: float = _DRAW,
 ) -> RooflineParameters:
     """Parameters with the least mean ``|log(measured / expected)|``: Nelder-Mead over their logarithms, twice.
 
-    At most 3000 of the rows are looked at, drawn by ``seed``; the same rows give the same parameters.
+    It begins at ``start`` and is drawn to there by ``draw`` times the squared distance of the logarithms. At most
+    3000 of the rows are looked at, drawn by ``seed``; the same rows give the same parameters.
     """
-    return fit_roofline_to_many([(m, n, k, seconds, sheet, form)], start, seed)
+    return fit_roofline_to_many([(m, n, k, seconds, sheet, form)], start, seed, draw)
 
 
 def fit_roofline_to_many(
     groups: list[tuple[FloatArray, FloatArray, FloatArray, FloatArray, DataSheet, GEMMFormat]],
-    start: RooflineParameters | None = None,
+    start: RooflineParameters = RooflineParameters(),
     seed: int = 0,
+    draw: float = _DRAW,
 ) -> RooflineParameters:
     """One set of parameters for several GPUs or backends, each with the same weight; see :func:`fit_roofline`."""
     generator = np.random.default_rng(seed)
@@ -189,7 +195,7 @@ def fit_roofline_to_many(
     for m, n, k, seconds, sheet, form in groups:
         rows = generator.permutation(len(m))[:share]
         samples.append((m[rows], n[rows], k[rows], np.log(seconds[rows]), sheet, form))
-    centre = np.log(astuple(RooflineParameters()))
+    centre = np.log(astuple(start))
 
     def loss(logarithms: FloatArray) -> float:
         distance = logarithms - centre
@@ -200,9 +206,9 @@ def fit_roofline_to_many(
             np.abs(np.log(roofline_terms(m, n, k, sheet, form, parameters).seconds) - y).mean()
             for m, n, k, y, sheet, form in samples
         ]
-        return float(np.mean(errors) + _DRAW * np.square(distance).sum())
+        return float(np.mean(errors) + draw * np.square(distance).sum())
 
-    best = np.log(astuple(start or RooflineParameters()))
+    best = centre
     for _ in range(2):
         simplex = np.vstack([best, best + 0.3 * np.eye(len(best))])
         options = {"maxiter": _FIT_ROUNDS, "initial_simplex": simplex, "xatol": 1e-4, "fatol": 1e-6}
