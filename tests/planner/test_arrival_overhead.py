@@ -24,6 +24,7 @@ from tests.checkpoints import write_random_llama
 TRUTH = ArrivalOverhead(arrival=2e-4, arrival_token=3e-7, request=4e-4, wake=9e-4)
 DECODE, PREFILL_TOKEN = 1.3e-3, 3e-5  # seconds
 GAP = 2e-4  # between two steps
+LATE = 1.5e-4  # a client's timer
 
 
 class Recording:
@@ -49,15 +50,15 @@ class Recording:
         stray = 0.02 if self._random.random() < self._strays else 0.0
         self.hosts_decode(1, taken + stray)
         self._prefill(prompt_tokens, hosts=HOSTS)
-        self.visits.visitors.append(ServedRequest(prompt_tokens, came, came, self._now))
+        self.visits.visitors.append(ServedRequest(prompt_tokens, came - LATE, came, came, self._now))
 
     def a_pair_comes(self, prompt_tokens: int) -> None:
         requests = []
-        for wake in (TRUTH.wake, 0.0):
+        for slept in (True, False):
             due = came = self._now
-            self._now += wake + TRUTH.request
+            self._now += TRUTH.request - LATE + (TRUTH.wake + LATE if slept else 0.0)
             self._prefill(prompt_tokens)
-            requests.append(ServedRequest(prompt_tokens, due, came, self._now - GAP))
+            requests.append(ServedRequest(prompt_tokens, due, came, came, self._now - GAP))
         self.visits.pairs.append((requests[0], requests[1]))
 
     def _prefill(self, prompt_tokens: int, hosts: int = 0) -> None:
@@ -121,10 +122,11 @@ def test_nothing_is_below_zero() -> None:
         came = found._now + 1e-4
         found.hosts_decode(1, -5e-4)
         found._prefill(64, hosts=HOSTS)
-        found.visits.visitors.append(ServedRequest(64, came, came, found._now))
+        found.visits.visitors.append(ServedRequest(64, came, came, came, found._now))
         due = found._now
         found._prefill(64)
-        found.visits.pairs.append((ServedRequest(64, due, due, due), ServedRequest(64, due, due, due + 1)))
+        slept, awake = (ServedRequest(64, due, due, due, due + later) for later in (0, 1))
+        found.visits.pairs.append((slept, awake))
     fitted = fit(found)
     assert fitted.arrival == pytest.approx(0.0, abs=1e-6)
     assert fitted.wake == 0.0

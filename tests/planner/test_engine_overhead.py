@@ -76,7 +76,7 @@ def test_operators_are_never_taken_for_overhead(profile: CPUProfile) -> None:
 def test_a_step_lasts_until_the_next_one() -> None:
     """But the first, the one in which a request came, the last, and the first one after a pause."""
     steps = [replace(STEPS[0], start_seconds=float(start), duration_seconds=0.5) for start in range(8)]
-    slept, awake = ServedRequest(16, 4.5, 4.6, 5.5), ServedRequest(16, 6.6, 6.6, 7.5)
+    slept, awake = ServedRequest(16, 4.5, 4.6, 4.6, 5.5), ServedRequest(16, 6.6, 6.6, 6.6, 7.5)
     calibration = Calibration(first=1, came=[2.5], visits=Visits(pairs=[(slept, awake)]))
     found = until_the_next(steps, calibration)
     assert [(step.start_seconds, step.duration_seconds) for step in found] == [(1.0, 1.0), (3.0, 1.0)]

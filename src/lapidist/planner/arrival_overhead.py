@@ -80,9 +80,11 @@ async def visit_busy_engine(llm: AsyncLLM, visits: Visits, seconds: float, seeds
         for prompt_tokens in cycle(_VISITOR_PROMPTS):
             # At any moment of a step.
             step_seconds = await _let_pass(llm, choice.randint(*_STEPS_BETWEEN), hosts)
-            await asyncio.sleep(choice.random() * step_seconds)
+            pause = choice.random() * step_seconds
+            due = time.monotonic() + pause
+            await asyncio.sleep(pause)
             tokens = min(prompt_tokens, llm.max_model_len - _VISITOR_TOKENS)
-            visits.visitors.append(await serve_request(llm, tokens, _VISITOR_TOKENS, next(seeds)))
+            visits.visitors.append(await serve_request(llm, tokens, _VISITOR_TOKENS, next(seeds), due))
             if time.monotonic() >= end:
                 break
     finally:
@@ -143,6 +145,8 @@ def fit_arrivals(steps: Sequence[Step], visits: Visits) -> ArrivalOverhead:
     steps : in the order in which they ran, with start and duration.
     """
     arrival, arrival_token = _taken(steps, visits)
+    # A client's timer goes off late.
+    late = statistics.median([each.begun - each.due for each in visits.visitors] or [0.0])
     starts = [start_seconds(step) for step in steps]
     wakes, waits = [], []
     for slept, awake in visits.pairs:
@@ -152,8 +156,8 @@ def fit_arrivals(steps: Sequence[Step], visits: Visits) -> ArrivalOverhead:
     return ArrivalOverhead(
         arrival,
         arrival_token,
-        request=max(0.0, statistics.median(waits)) if waits else 0.0,
-        wake=max(0.0, statistics.median(wakes)) if wakes else 0.0,
+        request=late + max(0.0, statistics.median(waits or [0.0])),
+        wake=max(0.0, statistics.median(wakes or [0.0]) - late),
     )
 
 
@@ -162,7 +166,7 @@ def _taken(steps: Sequence[Step], visits: Visits) -> tuple[float, float]:
     starts = [start_seconds(step) for step in steps]
     rows: list[tuple[float, float, float]] = []  # tokens, seconds, seconds of a step before
     for visitor in visits.visitors:
-        came = bisect_right(starts, visitor.due) - 1
+        came = bisect_right(starts, visitor.begun) - 1
         seen = next((at for at in range(came + 1, len(steps)) if _is_prefill(steps[at])), None)
         first = came - _STEPS_BEFORE
         if seen is None or first < 0 or any(starts[first] <= each < starts[seen] for each in visits.hosts):

@@ -15,12 +15,13 @@ class ServedRequest:
 
     Attributes
     ----------
-    due : when it was meant to come; ``came`` when its client had made the prompt.
+    due : when it was meant to come; ``begun`` when its client began to make the prompt, ``came`` when it had.
     first_token : when its reader had it.
     """
 
     prompt_tokens: int
     due: float
+    begun: float
     came: float
     first_token: float
 
@@ -45,4 +46,4 @@ async def serve_request(
     came, first_token = time.monotonic(), 0.0
     async for _ in llm.generate(TokensPrompt(prompt_token_ids=prompt), params):
         first_token = first_token or time.monotonic()
-    return ServedRequest(prompt_tokens, begun if due is None else due, came, first_token)
+    return ServedRequest(prompt_tokens, begun if due is None else due, begun, came, first_token)
