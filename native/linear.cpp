@@ -22,7 +22,9 @@ namespace {
 
 constexpr int kPanel = kPanelOutputs;
 constexpr int64_t kAhead = 4096;                     // elements; nearer or farther streams more slowly
-constexpr int64_t kFlatColumns = 256;                // 32 KiB of 16-bit weights
+// Of weights in a pass of the flat GEMM. Up to 16 rows memory is the limit: the pass, the next one, which is on its way, the
+// rows and their sums fit into the first-level cache together. Then it is arithmetic, and longer passes end less often.
+constexpr int64_t kFlatRows = 16, kFewRowsBytes = 16 << 10, kManyRowsBytes = 24 << 10;
 constexpr int64_t kBlockRows = 192;                  // 48 KiB of sums
 
 // How the loops are cut.
@@ -121,7 +123,12 @@ void pack_weight(const PackCall& call) {
 
 void gemv(const LinearCall& call) { run(call, {std::max<int64_t>(1, call.rows), padded_columns(call.columns), kAhead}); }
 
-void flat_gemm(const LinearCall& call) { run(call, {std::max<int64_t>(1, call.rows), kFlatColumns, kFlatColumns * kPanel}); }
+void flat_gemm(const LinearCall& call) {
+    const int64_t rows = std::max<int64_t>(1, call.rows), column_bytes = kPanel * (call.type == Type::kFloat32 ? 4 : 2);
+    const int64_t columns = (rows <= kFlatRows ? kFewRowsBytes : kManyRowsBytes) / column_bytes;
+    // Weights that one tile of rows is multiplied by once are fetched as GEMV does it; for several, a pass ahead.
+    run(call, {rows, columns, rows <= kTileRows ? kAhead : columns * kPanel});
+}
 
 void gemm(const LinearCall& call) { run(call, {kBlockRows, padded_columns(call.columns), kAhead}); }
 

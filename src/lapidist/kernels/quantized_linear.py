@@ -4,7 +4,7 @@ from copy import copy
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, empty, get_num_threads
 from torch.utils.flop_counter import register_flop_formula
 
 from lapidist.kernels.cpu.library import TYPES
@@ -61,13 +61,13 @@ class QuantizedLinear:
             raise ValueError(
                 f"x has {rows.columns} columns and does not fit the weight, which has {self.in_features}"
             )
-        count = len(rows)
+        count = rows.count
         if is_watched():
             return torch.ops.lapidist.quantized_linear(
                 rows.memory, self.packed, self.form, count, self.in_features, self.out_features, self.dtype
             )
-        out = torch.empty(count, self.out_features, dtype=self.dtype)
-        self._multiply(rows.address, count, out.data_ptr(), torch.get_num_threads())
+        out = empty(count, self.out_features, dtype=self.dtype)
+        self._multiply(rows.address, count, out.data_ptr(), get_num_threads())
         return out
 
 
@@ -80,9 +80,9 @@ LIBRARY.define(
 def _quantized_linear(
     rows: Tensor, packed: Tensor, form: int, count: int, columns: int, outputs: int, dtype: torch.dtype
 ) -> Tensor:
-    out = torch.empty(count, outputs, dtype=dtype)
+    out = empty(count, outputs, dtype=dtype)
     multiply = multiply_by(form, packed, columns, outputs, dtype)
-    multiply(rows.data_ptr(), count, out.data_ptr(), torch.get_num_threads())
+    multiply(rows.data_ptr(), count, out.data_ptr(), get_num_threads())
     return out
 
 

@@ -17,18 +17,19 @@ class QuantizedRows:
     ----------
     memory : uint8, of the codes, the sums and the scales, one after the other: one tensor is made sooner than three.
     address : of it.
+    count : of rows.
     columns : of the matrix.
     """
 
-    __slots__ = ("_rows", "address", "columns", "memory")
+    __slots__ = ("address", "columns", "count", "memory")
 
     def __init__(self, rows: int, columns: int) -> None:
         self.memory = torch.empty(rows * row_bytes(columns), dtype=torch.uint8)
         self.address = self.memory.data_ptr()
-        self._rows, self.columns = rows, columns
+        self.count, self.columns = rows, columns
 
     def __len__(self) -> int:
-        return self._rows
+        return self.count
 
     @property
     def codes(self) -> Tensor:
@@ -51,8 +52,8 @@ class QuantizedRows:
 
     def _part(self, offset: int, bytes: int, dtype: torch.dtype) -> Tensor:
         """What takes so many bytes of a row, after what takes ``offset`` bytes of each."""
-        part = self.memory[self._rows * offset : self._rows * (offset + bytes)]
-        return part.view(dtype).view(self._rows, bytes // dtype.itemsize)
+        part = self.memory[self.count * offset : self.count * (offset + bytes)]
+        return part.view(dtype).view(self.count, bytes // dtype.itemsize)
 
 
 @cache

@@ -1,5 +1,6 @@
 """Measures the implementations of linear layers on this machine and makes a dispatch table of it."""
 
+import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -176,6 +177,7 @@ class _Session:
     ) -> None:
         self.shape = shape
         self.curves: dict[str, dict[int, float]] = {}
+        self._times: dict[tuple[str, int], list[float]] = {}
         self._timer, self._deadline, self._clock = timer, deadline, clock
         self._point_seconds = 0.0
 
@@ -211,11 +213,13 @@ class _Session:
         return self._add(rows) if self._clock() < self._deadline else None
 
     def _add(self, rows: int) -> dict[str, float]:
-        """Measure and keep the best of this and earlier times."""
-        found = self._timer.measure(rows, self._point_seconds)
-        for name, seconds in found.items():
-            curve = self.curves.setdefault(name, {})
-            curve[rows] = found[name] = min(seconds, curve.get(rows, seconds))
+        """Measure and keep the median of this and earlier times. All implementations have theirs from the same moments;
+        the best time would be that of whoever ran in the memory's fastest moment."""
+        found = {}
+        for name, times in self._timer.measure(rows, self._point_seconds).items():
+            all_times = self._times.setdefault((name, rows), [])
+            all_times += times
+            self.curves.setdefault(name, {})[rows] = found[name] = statistics.median(all_times)
         return found
 
 

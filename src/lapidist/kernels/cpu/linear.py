@@ -78,9 +78,10 @@ def multiply(name: str, x: Tensor, packed: Tensor, out: Tensor, bias: Tensor | N
     )
 
 
-# In the order in which they win as the rows become more.
+# In the order in which they win as the rows become more. GEMM is GEMV until its rows are more than a block
+# (``native/linear.cpp``).
 IMPLEMENTATIONS = (
     Implementation("gemv", partial(multiply, "gemv"), max_rows=16),
     Implementation("flat_gemm", partial(multiply, "flat_gemm"), max_rows=128),
-    Implementation("gemm", partial(multiply, "gemm")),
+    Implementation("gemm", partial(multiply, "gemm"), min_rows=17),
 )
