@@ -96,10 +96,13 @@ def sensitivity(steps: Sequence[Step], paces: MachinePace, seconds: Callable[[St
 
 
 def bias(steps: Sequence[Step], seconds: Callable[[Step], float]) -> tuple[float, float]:
-    """Measured over forecast seconds of decode steps and of those with prompts: medians of each kind's median."""
+    """Measured over forecast seconds of decode steps and of those with prompts: the median of the octaves' medians,
+    by their sequences."""
     kinds: dict[tuple[bool, int], list[float]] = defaultdict(list)
     for step in steps:
-        kinds[has_prompt(step), len(step.sequences)].append((step.duration_seconds or 0.0) / seconds(step))
+        kinds[has_prompt(step), len(step.sequences).bit_length()].append(
+            (step.duration_seconds or 0.0) / seconds(step)
+        )
     medians = {kind: statistics.median(own) for kind, own in kinds.items()}
     decode, prefill = (
         [own for (prompt, _), own in medians.items() if prompt == each] for each in (False, True)

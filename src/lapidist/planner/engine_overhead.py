@@ -179,12 +179,13 @@ def fit_overhead(profile: CPUProfile, config: ModelConfig, steps: Sequence[Step]
     """Robust least squares of the logarithms of the steps' times, by their operators' times and their sizes.
 
     What of the time goes with the tokens could all count as the engine's, nothing as the operators', and contexts would
-    cost nothing: so the operators are believed within limits. Each kind of step counts alike, however many there are.
+    cost nothing: so the operators are believed within limits. Each kind of step counts alike, however many there are:
+    decode steps and those with prompts, by octave of their sequences.
     """
     features = _step_features(profile, config)
     parts = np.array([features(step.sequences, step.logit_rows) for step in steps])
     measured = np.array([step.duration_seconds for step in steps], dtype=float)
-    kinds = [(len(step.sequences), step.tokens == len(step.sequences)) for step in steps]
+    kinds = [(len(step.sequences).bit_length(), step.tokens == len(step.sequences)) for step in steps]
     counts = Counter(kinds)
     weights = np.array([math.sqrt(len(kinds) / len(counts) / counts[kind]) for kind in kinds])
 
