@@ -202,7 +202,8 @@ def search_adaptive(
     prompts: ScoredPrompts, policy: GemFilterPolicy, layer: int, keep: float, progress: Progress
 ) -> AdaptivePolicy:
     """Of windows, spans and masses those with which the fewest tokens are kept, of those that do about as well as the
-    best with no more than the share ``keep`` on average, at ``layer``.
+    best with no more than the share ``keep`` on average, at ``layer``; and half of the mass that is left out then, for
+    prompts to come ask for more than one fact.
 
     The ends are those of GemFilter's ``policy``, or the default where it keeps no end.
     """
@@ -233,7 +234,8 @@ def search_adaptive(
         for index, (judgement, share) in enumerate(found)
         if not _is_worthwhile(best, judgement)
     ]
-    return candidates[min(good)[1]]
+    chosen = candidates[min(good)[1]]
+    return replace(chosen, mass=(1 + chosen.mass) / 2)
 
 
 def policy_options(policy: GemFilterPolicy | AdaptivePolicy) -> str:
