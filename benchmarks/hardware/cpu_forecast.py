@@ -1,7 +1,7 @@
 """Does a plan for this CPU forecast what the engine then does on it? Three traces that nothing was fitted on.
 
     python -m benchmarks.hardware.cpu_forecast                                  # the bundled model, about 7 minutes
-    python -m benchmarks.hardware.cpu_forecast --checkpoint out/llama-3.2-1b    # about 12 minutes
+    python -m benchmarks.hardware.cpu_forecast --checkpoint out/llama-3.2-1b    # about 14 minutes
 
 A round measures the operators, as ``lapidist cpu measure`` does. Then every trace goes through an engine, as ``lapidist
 bench serve`` does, and through the simulation. Rates are set to a share of what the first forecast says the machine can
