@@ -30,6 +30,29 @@ def test_drift_and_interval() -> None:
     assert 0.8 < (left <= correction.half_width).mean() <= 1
 
 
+def test_interval_that_is_too_narrow_is_stretched() -> None:
+    """Errors of 10 % for small m and 2 % for large, foretold in proportion but of half the size."""
+
+    def error(m: np.ndarray, seed: int) -> np.ndarray:
+        return np.where(m < 1024, 0.10, 0.02) * np.random.default_rng(seed).standard_normal(len(m))
+
+    def foretold(m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        width = 1.64 / 2 * np.where(m < 1024, 0.10, 0.02)
+        return width, width
+
+    points, others = sizes(80, 2), sizes(2000, 3)
+    correction = fit_correction(*points, error(points[0], 4), foretold(points[0]))
+    assert correction.stretch == pytest.approx(2.0, rel=0.35)
+    left = np.abs(error(others[0], 5) - correction.log_factor(*others))
+    for small in (True, False):
+        rows = (others[0] < 1024) == small
+        assert (left <= correction.stretch * foretold(others[0])[0])[rows].mean() > 0.75
+    more = fit_correction(*points, error(points[0], 4), foretold(points[0]), fitted=10)
+    assert more.stretch is not None
+    assert more.stretch > 1.05 * correction.stretch
+    assert fit_correction(*(x[:5] for x in points), error(points[0][:5], 4)).stretch is None
+
+
 def test_needs_a_point() -> None:
     nothing = np.empty(0)
     with pytest.raises(ValueError, match="at least one"):

@@ -23,6 +23,7 @@ class Correction:
     Attributes
     ----------
     half_width : of the 90 % interval of ln(measured / corrected), from points predicted without themselves.
+    stretch : of the uncorrected prediction's own 90 % interval, likewise; None with too few points to tell.
     """
 
     points: FloatArray
@@ -30,6 +31,7 @@ class Correction:
     drift: float
     octaves: float
     half_width: float
+    stretch: float | None = None
 
     def log_factor(self, m: FloatArray, n: FloatArray, k: FloatArray) -> FloatArray:
         """What to add to the logarithm of the predicted time, [rows]."""
@@ -37,8 +39,18 @@ class Correction:
         return np.asarray(covariance @ self.weights)
 
 
-def fit_correction(m: FloatArray, n: FloatArray, k: FloatArray, log_errors: FloatArray) -> Correction:
+def fit_correction(
+    m: FloatArray,
+    n: FloatArray,
+    k: FloatArray,
+    log_errors: FloatArray,
+    interval: tuple[FloatArray, FloatArray] | None = None,
+    fitted: int = 0,
+) -> Correction:
     """From ln(measured / predicted) at a few sizes; the smoothness is what explains points by the others best.
+
+    ``interval`` is how far the predictions' own ends lie below and above them, in log time; ``fitted`` is how many
+    numbers were fitted to the same points before, by which their errors look too small.
 
     Raises
     ------
@@ -49,7 +61,7 @@ def fit_correction(m: FloatArray, n: FloatArray, k: FloatArray, log_errors: Floa
     points = _positions(m, n, k)
     drifts = _DRIFTS if len(log_errors) >= _FEW else (0.0,)
     tried = [
-        _fit(points, log_errors, drift, octaves, noise)
+        _fit(points, log_errors, drift, octaves, noise, interval, fitted)
         for drift in drifts
         for octaves in _OCTAVES
         for noise in _NOISES
@@ -58,16 +70,25 @@ def fit_correction(m: FloatArray, n: FloatArray, k: FloatArray, log_errors: Floa
 
 
 def _fit(
-    points: FloatArray, log_errors: FloatArray, drift: float, octaves: float, noise: float
+    points: FloatArray,
+    log_errors: FloatArray,
+    drift: float,
+    octaves: float,
+    noise: float,
+    interval: tuple[FloatArray, FloatArray] | None,
+    fitted: int,
 ) -> tuple[float, Correction]:
     """Mean absolute leave-one-out error (Rasmussen and Williams, 2006, equation 5.12) and the correction."""
     prior = _covariance(points, points, drift, octaves) + noise**2 * np.eye(len(points))
     inverse = cho_solve(cho_factor(prior), np.eye(len(points)))
     weights = inverse @ log_errors
-    left_out = weights / np.diag(inverse)
+    left_out = weights / np.diag(inverse) * np.sqrt(len(points) / (len(points) - fitted))
     rank = min(1.0, _COVERAGE * (1 + 1 / len(points)))
     half_width = float(np.quantile(np.abs(left_out), rank)) if len(points) >= _FEW else 0.3
-    return float(np.abs(left_out).mean()), Correction(points, weights, drift, octaves, half_width)
+    stretch = None
+    if interval is not None and len(points) >= _FEW:
+        stretch = float(np.quantile(np.abs(left_out) / np.where(left_out < 0, *interval), rank))
+    return float(np.abs(left_out).mean()), Correction(points, weights, drift, octaves, half_width, stretch)
 
 
 def _positions(m: FloatArray, n: FloatArray, k: FloatArray) -> FloatArray:

@@ -2,7 +2,7 @@
 
 import functools
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -104,12 +104,17 @@ class GemmPredictor:
             raise ValueError("calibrating needs as many m, n and k as times")
         if not (np.isfinite(measured).all() and (measured > 0).all()):
             raise ValueError("measured times must be positive numbers of seconds")
-        model = self.model
+        model, fitted = self.model, 0
         if model is not None and len(measured) >= _ENOUGH:
-            model = model.recalibrate(rows, columns, depths, measured)
+            model, fitted = (
+                model.recalibrate(rows, columns, depths, measured),
+                len(fields(RooflineParameters)),
+            )
         plain = replace(self, model=model, correction=None, _seen={})
-        errors = np.log(measured / plain._predict(rows, columns, depths).seconds)
-        return replace(plain, correction=fit_correction(rows, columns, depths, errors))
+        found = plain._predict(rows, columns, depths)
+        interval = np.log(found.seconds / found.low), np.log(found.high / found.seconds)
+        errors = np.log(measured / found.seconds)
+        return replace(plain, correction=fit_correction(rows, columns, depths, errors, interval, fitted))
 
     def _remembered(self, m: int, n: int, k: int) -> Prediction:
         found = self._seen.get((m, n, k))
@@ -130,9 +135,15 @@ class GemmPredictor:
         bound = lower_bound_seconds(rows, columns, depths, self.sheet, self.format)
         if self.correction is not None:
             factor = np.exp(self.correction.log_factor(rows, columns, depths))
-            seconds = np.maximum(seconds * factor, bound)
-            width = np.exp(self.correction.half_width)
-            low, high = np.minimum(low * factor, seconds / width), np.maximum(high * factor, seconds * width)
+            corrected = np.maximum(seconds * factor, bound)
+            if self.correction.stretch is None:
+                width = np.exp(self.correction.half_width)
+                low = np.minimum(low * factor, corrected / width)
+                high = np.maximum(high * factor, corrected * width)
+            else:
+                low = corrected * (low / seconds) ** self.correction.stretch
+                high = corrected * (high / seconds) ** self.correction.stretch
+            seconds = corrected
         low = np.maximum(low, bound)
         return Prediction(
             seconds.reshape(shape),
