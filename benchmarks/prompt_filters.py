@@ -302,8 +302,9 @@ def _warm_up(decoder: Any, token_ids: list[int]) -> None:
 
 def _time_the_choice() -> list[float]:
     """A list that grows by the seconds of every call that scores or selects in GemFilter."""
-    from lapidist.engine.prompt_filters import gemfilter as module
+    from lapidist.engine.prompt_filters import gemfilter
 
+    module: Any = gemfilter
     seconds: list[float] = []
 
     def timed(function: Any) -> Any:

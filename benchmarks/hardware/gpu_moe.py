@@ -32,7 +32,8 @@ def shipped_errors(table: pd.DataFrame) -> FloatArray:
     error = np.empty(len(table))
     for (system, dtype), rows in table.groupby(["system", "dtype"]).indices.items():
         part = table.iloc[rows]
-        found = moe_predictor(str(system)).predict(*(part[name].to_numpy() for name in _SHAPE), str(dtype))
+        arguments: list[Any] = [*(part[name].to_numpy() for name in _SHAPE), str(dtype)]
+        found = moe_predictor(str(system)).predict(*arguments)
         error[rows] = np.log(part["seconds"].to_numpy() / found.seconds)
     return error
 
@@ -67,7 +68,7 @@ def main() -> None:
         print(
             f"{gpu} {dtype}: {len(part)} rows, unseen models {unseen['median_ape']:.1%} / {unseen['mape']:.1%}"
         )
-    every = {
+    every: dict[str, Any] = {
         "models": len(np.unique(models)),
         "unseen_models": judge(held) | coverage(held, models),
         "shipped": judge(own),

@@ -5,6 +5,7 @@ Processor time of one thread, which other programs on the machine do not count i
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -37,7 +38,7 @@ def main() -> None:
     lengths = np.random.default_rng(0).integers(16, 65536, BATCH)
     for phase, queries in (("decode", np.ones(BATCH)), ("prefill", lengths)):
         shapes = AttentionShapes.of(8, queries, lengths, 32, 8, 128)
-        seconds = processor_seconds(lambda shapes=shapes: attention.predict_shapes(shapes), 5)
+        seconds = processor_seconds(partial(attention.predict_shapes, shapes), 5)
         result[f"attention_{phase}_per_row"] = seconds / BATCH
     result["attention_single"] = processor_seconds(lambda: attention.predict(8, 1, 1234, 32, 8, 128), 50)
     moe = moe_predictor("h200")

@@ -67,7 +67,7 @@ def main() -> None:
 
     wse3, *_ = fitted_wse3(args.data)
     decode_model = fit_wse2_decode(wse2_start(wse3), table_4_measurements()).model
-    result = {
+    result: dict[str, Any] = {
         "table_3": whole_layers(
             table_3_measurements(), lambda rows: fit_wse2_prefill(decode_model, rows), args.splits
         ),

@@ -14,6 +14,8 @@ online's merge (maxima, exponentials) costs over unified's additions.
 """
 
 import argparse
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,13 +61,14 @@ class Case:
         return paged_attention(*arguments, Softmax(mode), split_tokens)[0]
 
     def sdpa(self) -> Tensor:
-        return F.scaled_dot_product_attention(
-            self.query.view(1, HEADS, 1, HEAD_DIM), *self.plain, enable_gqa=True
-        )
+        keys, values = self.plain
+        query = self.query.view(1, HEADS, 1, HEAD_DIM)
+        return F.scaled_dot_product_attention(query, keys, values, enable_gqa=True)
 
     def packed_sdpa(self) -> Tensor:
         rows = self.query.view(1, KV_HEADS, HEADS // KV_HEADS, HEAD_DIM)
-        return F.scaled_dot_product_attention(rows, *self.plain)
+        keys, values = self.plain
+        return F.scaled_dot_product_attention(rows, keys, values)
 
 
 def main() -> None:
@@ -84,7 +87,7 @@ def main() -> None:
         if length >= 8192
     ]
     fp32 = measure(Case(32768, torch.float32), reader, args.rounds)
-    result = {
+    result: dict[str, Any] = {
         "heads": HEADS, "kv_heads": KV_HEADS, "head_dim": HEAD_DIM, "page_size": PAGE,
         "threads": torch.get_num_threads(),
         "bf16": rows, "bf16_scattered_pages": scattered, "fp32": fp32, "merge": merge_cost(args.rounds),
@@ -98,7 +101,9 @@ def main() -> None:
 
 
 def measure(case: Case, reader: MemoryReader, rounds: int) -> dict[str, Any]:
-    functions = {mode.name.lower(): lambda mode=mode: case.ours(mode) for mode in SoftmaxMode}
+    functions: dict[str, Callable[[], Any]] = {
+        mode.name.lower(): partial(case.ours, mode) for mode in SoftmaxMode
+    }
     functions |= {"sdpa_gqa": case.sdpa, "sdpa_packed": case.packed_sdpa, "read": reader}
     seconds = time_in_turn(functions, rounds)
     found = medians(seconds)

@@ -106,7 +106,7 @@ class GgmlMatmul:
 class _Product:
     """A graph of one multiplication."""
 
-    def __init__(self, weights: "_Tensors", matrix: int, shape: tuple[int, int], x: Tensor) -> None:
+    def __init__(self, weights: "_Tensors", matrix: int, shape: torch.Size, x: Tensor) -> None:
         self._weights = weights  # stays while it is used here
         self._tensors = _Tensors(2, graph_nodes=2)
         activations = self._tensors.add(gguf.GGMLQuantizationType.F32, shape[1], len(x))

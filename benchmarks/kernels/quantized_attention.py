@@ -11,7 +11,9 @@ Claim: 4 bits are at least 1.5x as fast as bf16 wherever the bf16 cache is large
 """
 
 import argparse
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -98,10 +100,10 @@ def main() -> None:
 
 
 def measure(case: Case, reader: MemoryReader, rounds: int) -> dict[str, Any]:
-    functions = {str(bits): lambda bits=bits: case.attend(bits) for bits in KV_BITS}
+    functions: dict[str, Callable[[], Any]] = {str(bits): partial(case.attend, bits) for bits in KV_BITS}
     seconds = time_in_turn(functions | {"read": reader}, rounds)
     found = medians(seconds)
-    row = {
+    row: dict[str, Any] = {
         "model": case.shape.model,
         "batch": case.batch,
         "context": case.context,

@@ -45,7 +45,8 @@ class TorchaoLinear:
 
 def _dequantizing_config() -> Int8DynamicActivationIntxWeightConfig:
     return Int8DynamicActivationIntxWeightConfig(
-        weight_dtype=torch.int4, weight_granularity=PerGroup(_GROUP_SIZE)
+        weight_dtype=torch.int4,  # type: ignore[attr-defined]
+        weight_granularity=PerGroup(_GROUP_SIZE),
     )
 
 

@@ -186,8 +186,8 @@ def _kinds(args: argparse.Namespace) -> dict[str, Kind]:
     kinds = {
         "prefill": Kind(1, args.prefill_tokens, 0),
         "decode": Kind(1, 128, args.decode_steps),
-        "concurrent": Kind(*args.concurrent, args.concurrent_steps),
-        "concurrent_long": Kind(*args.concurrent_long, args.concurrent_steps),
+        "concurrent": Kind(args.concurrent[0], args.concurrent[1], args.concurrent_steps),
+        "concurrent_long": Kind(args.concurrent_long[0], args.concurrent_long[1], args.concurrent_steps),
     }
     return {name: kinds[name] for name in args.kinds}
 
