@@ -67,6 +67,9 @@ def for_any_rows(gemv: Implementation) -> Implementation:
         return gemv
 
     def run(x: Tensor, weight: Tensor, out: Tensor) -> None:
+        if len(x) <= step:
+            gemv.run(x, weight, out)  # as it is called elsewhere: a slice takes time
+            return
         for start in range(0, len(x), step):
             gemv.run(x[start : start + step], weight, out[start : start + step])
 
