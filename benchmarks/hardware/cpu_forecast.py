@@ -272,6 +272,7 @@ class Round:
         self.bursts = affordable_bursts(operators, self.config, seconds)
         self.seeds = itertools.count(1 << 32)  # no trace has such
         self.paces = MachinePace()
+        self.calibrations: list[Calibration] = []
 
     def run(self, chosen: Sequence[Case]) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -290,17 +291,19 @@ class Round:
         first = len(self.paces.times)
         found = asyncio.run(calibrate(self.llm, self.bursts, self.seconds, rounds=1, seeds=self.seeds))
         found.came += self.paces.times[first:]
+        self.calibrations.append(found)
         return found
 
     def profile(self, *calibrations: Calibration) -> CPUProfile:
         return with_overhead(self.operators, self.config, list(read_steps(self.record)), calibrations)
 
     def paced(self, calibrations: Sequence[Calibration], begin: float, end: float) -> Paced:
-        """The profile at the machine's pace between two moments."""
+        """The profile at the machine's pace between two moments; how steps follow it, by all calibrations so far."""
         steps, wanted = list(read_steps(self.record)), self.paces.mean(begin, end)
+        seen = [step for each in self.calibrations for step in until_the_next(steps, each)]
         kept = [step for each in calibrations for step in until_the_next(steps, each)]
         profile = self.profile(*calibrations)
-        follows = sensitivity(kept, self.paces, step_seconds(self.config, profile))
+        follows = sensitivity(seen, self.paces, step_seconds(self.config, profile))
         usual = statistics.fmean(self.paces.at(start_seconds(step)) for step in kept)
         kept = follows.at_pace(kept, self.paces, wanted)
         fitted = fit_overhead(self.operators, self.config, kept)

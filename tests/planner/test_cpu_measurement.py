@@ -47,7 +47,7 @@ def test_the_grid_covers_what_is_asked_for() -> None:
     assert max(step.tokens for step in steps) == 512
 
 
-def test_operators_are_medians_over_rounds() -> None:
+def test_operators_are_timed_one_by_one() -> None:
     """With a clock that ticks once per look, everything takes one second."""
     ticks = iter(range(10**9))
     found = measure_operators(

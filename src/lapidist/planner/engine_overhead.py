@@ -50,6 +50,8 @@ _VISITS_SHARE = 0.25  # of the budget
 _STRAY = 0.5
 # The operators may have been measured in a slower moment of the machine.
 _LEAST_SLOWDOWN = 0.7
+# Reading all that the last cache held again takes no longer.
+_MOST_COLD_SECONDS = 3e-3
 # Sizes of an overhead's step, sequence, token, slowdown and cold.
 _UNITS = np.array([5e-4, 1e-5, 1e-6, 1.0, 5e-4])
 
@@ -195,7 +197,9 @@ def fit_overhead(profile: CPUProfile, config: ModelConfig, steps: Sequence[Step]
 
     start, least = np.ones(len(_UNITS)), np.zeros(len(_UNITS))
     least[3] = _LEAST_SLOWDOWN
-    found = least_squares(errors, start, bounds=(least, np.inf), loss="soft_l1", f_scale=_STRAY).x * _UNITS
+    most = np.full(len(_UNITS), np.inf)
+    most[4] = _MOST_COLD_SECONDS / _UNITS[4]
+    found = least_squares(errors, start, bounds=(least, most), loss="soft_l1", f_scale=_STRAY).x * _UNITS
     step, sequence, token, slowdown, cold = found.tolist()
     return Overhead(step, sequence, token, slowdown, cold=cold)
 
