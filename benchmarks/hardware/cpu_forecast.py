@@ -24,7 +24,6 @@ import statistics
 import sys
 import tempfile
 import time
-from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -287,21 +286,22 @@ class Round:
             self.llm.shutdown()
 
     def calibrate(self) -> Calibration:
-        """Steps after which the reference was timed do not count."""
-        first = len(self.paces.times)
         found = asyncio.run(calibrate(self.llm, self.bursts, self.seconds, rounds=1, seeds=self.seeds))
-        found.came += self.paces.times[first:]
         self.calibrations.append(found)
         return found
 
     def profile(self, *calibrations: Calibration) -> CPUProfile:
         return with_overhead(self.operators, self.config, list(read_steps(self.record)), calibrations)
 
+    def undisturbed(self, steps: Sequence[Step], calibrations: Sequence[Calibration]) -> list[Step]:
+        lasting = (step for each in calibrations for step in until_the_next(steps, each))
+        return [step for step in lasting if not self.paces.disturbs(step)]
+
     def paced(self, calibrations: Sequence[Calibration], begin: float, end: float) -> Paced:
         """The profile at the machine's pace between two moments; how steps follow it, by all calibrations so far."""
         steps, wanted = list(read_steps(self.record)), self.paces.mean(begin, end)
-        seen = [step for each in self.calibrations for step in until_the_next(steps, each)]
-        kept = [step for each in calibrations for step in until_the_next(steps, each)]
+        seen = self.undisturbed(steps, self.calibrations)
+        kept = self.undisturbed(steps, calibrations)
         profile = self.profile(*calibrations)
         follows = sensitivity(seen, self.paces, step_seconds(self.config, profile))
         usual = statistics.fmean(self.paces.at(start_seconds(step)) for step in kept)
@@ -374,8 +374,8 @@ def step_errors(
         assert step.duration_seconds is not None
         assert later.start_seconds is not None
         seconds = later.start_seconds - step.start_seconds
-        timed = bisect_right(paces.times, later.start_seconds) - bisect_right(paces.times, step.start_seconds)
-        if timed or seconds > step.duration_seconds + PAUSE_SECONDS:
+        lasting = replace(step, duration_seconds=seconds)
+        if paces.disturbs(lasting) or seconds > step.duration_seconds + PAUSE_SECONDS:
             continue
         queries = {each.query_length > 1 for each in step.sequences}
         if queries == {False}:

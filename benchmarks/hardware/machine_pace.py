@@ -10,7 +10,7 @@ Calibration and traces are compared at equal pace: how strongly decode steps and
 import math
 import statistics
 import time
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,6 +26,7 @@ from lapidist.workload.step import SequenceStep, Step
 
 _EVERY_SECONDS = 0.25
 _BYTES = 64 << 20
+_SHORT_SECONDS = 0.1
 _MOST_POINTS = 1500  # of a slope
 
 
@@ -57,6 +58,13 @@ class MachinePace:
         """The median of the three samples around a moment: one may have been interrupted."""
         place = bisect_left(self.times, when)
         return float(np.median(self.logs[max(0, place - 2) : place + 2]))
+
+    def disturbs(self, step: Step) -> bool:
+        """Whether the reference was timed between a step, which lasts until the next one, and that one, and the step is
+        so short that it matters."""
+        begin, seconds = start_seconds(step), step.duration_seconds or 0.0
+        timed = bisect_right(self.times, begin + seconds) - bisect_right(self.times, begin)
+        return timed > 0 and seconds < _SHORT_SECONDS
 
     def mean(self, begin: float, end: float) -> float:
         """Over a stretch of time."""

@@ -69,6 +69,14 @@ def test_a_reference_that_never_moves_explains_nothing() -> None:
     assert still.mean(0, 60) == pytest.approx(0.1)
 
 
+def test_the_reference_disturbs_short_steps_only() -> None:
+    pace = MachinePace([1.0, 2.0], [0.0, 0.0])
+    step = Step((SequenceStep(1, 20),), 1, 0.01, 0.995)
+    assert pace.disturbs(step)
+    assert not pace.disturbs(replace(step, start_seconds=1.5))
+    assert not pace.disturbs(replace(step, duration_seconds=0.4))
+
+
 def test_costs_are_corrected_by_kind() -> None:
     cost = PacedStepCost(ExactStepCost(Metronome(), TINY_SHAPE, BF16), 0.5, 3.0)
     assert cost.step([10], [], 1)[0] == 0.5
