@@ -14,7 +14,8 @@ shapes and M a geometric mean of at least 1.3x.
 
 import argparse
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -72,9 +73,9 @@ def measure(
     for count in rows:
         x = torch.randn(count, columns).to(dtype)
         functions: dict[str, Callable[[], Any]] = {
-            "lapidist": lambda x=x: [linear(x) for linear in ours],
-            "torch_linear": lambda x=x: [F.linear(x, each) for each in plain],
-            "onednn_packed": lambda x=x: [_packed(x, each) for each in packed],
+            "lapidist": partial(_call_each, ours, x),
+            "torch_linear": partial(_call_each, [partial(F.linear, weight=each) for each in plain], x),
+            "onednn_packed": partial(_call_each, [partial(_packed, weight=each) for each in packed], x),
             "read": reader,
         }
         seconds = time_in_turn(functions, rounds)
@@ -100,6 +101,11 @@ def measure(
         )
         measured.append(row)
     return measured
+
+
+def _call_each(layers: Sequence[Callable[[Tensor], Tensor]], x: Tensor) -> None:
+    for layer in layers:
+        layer(x)
 
 
 def _packed(x: Tensor, weight: Tensor) -> Tensor:

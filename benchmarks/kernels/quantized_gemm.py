@@ -22,6 +22,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle, islice
 from typing import Any, Protocol
 
@@ -141,7 +142,7 @@ def main() -> None:
     layers = {each: list(copies(each)) for each in chosen}
     reader = MemoryReader()
     rows = [measure(layers, reader, count, args.threads, args.rounds) for count in args.rows]
-    result = {"size": SIZE, "rows": rows, "claims": claims(rows)}
+    result: dict[str, Any] = {"size": SIZE, "rows": rows, "claims": claims(rows)}
     result["met"] = all(result["claims"].values())
     print(result["claims"])
     print(f"written to {write_result(args.result, result)}")
@@ -167,9 +168,7 @@ def measure(
             if count <= contender.max_rows:
                 functions[f"{contender.name}, {number}"] = with_threads(number, in_rotation(its_layers, x))
         functions[f"read, {number}"] = with_threads(number, reader)
-        functions[f"peak, {number}"] = with_threads(
-            number, lambda number=number: native().vnni_peak(_PEAK_ROUNDS, number)
-        )
+        functions[f"peak, {number}"] = with_threads(number, partial(native().vnni_peak, _PEAK_ROUNDS, number))
     clocks = {name: time.thread_time for name in functions if name.endswith(", 1")}
     times = time_in_turn(functions, rounds, clocks)
     found = {name: statistics.median(each) if name in clocks else min(each) for name, each in times.items()}
