@@ -31,19 +31,18 @@ OLDER_REFERENCES = (
     ("l40s", "TRTLLM", "1.0.0"),
 )
 FEW_ROWS, MANY_ROWS = 40_000, 135_000
-
-
-SPREAD = (
-    "ada-8.9-bf16",
-)  # pools whose collections differ the most among themselves: trees that learn slowly
+# Pools whose collections differ the most among themselves: trees that learn more slowly.
+SPREAD = {"ada-8.9-bf16": TreeSize(trees=240, learning_rate=0.05), "ada-8.9-fp8": TreeSize(trees=150)}
 
 
 def shipped_size(name: str, rows: int) -> TreeSize:
     """Trees of a pool by what they are asked for: bf16 most, then the others, tables of a few thousand rows least."""
+    if name in SPREAD:
+        return SPREAD[name]
     if rows < FEW_ROWS:
         return TreeSize(trees=100, leaves=63)
     if name.endswith("-bf16"):
-        return TreeSize(trees=240, learning_rate=0.05 if name in SPREAD else 0.1)
+        return TreeSize(trees=240)
     return TreeSize(trees=130 if rows > MANY_ROWS else 100, learning_rate=0.15)
 
 
