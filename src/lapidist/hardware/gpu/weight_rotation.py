@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lapidist.hardware.gpu.gemm_format import GEMMFormat
 
 FloatArray = NDArray[np.float64]
+_BY_PLUGINS = ("int4_wo", "int8_wo", "sq")  # of TensorRT-LLM, which another collector measures
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,7 @@ class WeightRotation:
 
 def rotation_of(backend: str, version: str, dtype: str) -> WeightRotation:
     """That of aiconfigurator's collectors (``collector/*/collect_gemm.py``); of others, one weight over and over."""
-    if backend == "TRTLLM" and dtype not in (
-        "int4_wo",
-        "int8_wo",
-        "sq",
-    ):  # those: by plugins, another collector
+    if backend == "TRTLLM" and dtype not in _BY_PLUGINS:
         return WeightRotation(5, fills_l2=version.startswith("1.3."))
     if backend == "VLLM" and dtype not in ("fp8_block", "nvfp4"):
         return WeightRotation(6)
