@@ -214,8 +214,8 @@ class _Session:
 
     def _add(self, rows: int) -> dict[str, float]:
         """Measure and keep the lower quartile of this and earlier times. All implementations have theirs from the same
-        moments; the best time would be that of whoever ran in the memory's fastest moment, and the median that of a busy
-        machine, if others are at work half of the time."""
+        moments; the best time would be that of whoever ran in the memory's fastest moment, and the median that of a
+        busy machine, if others are at work half of the time."""
         found = {}
         for name, times in self._timer.measure(rows, self._point_seconds).items():
             all_times = self._times.setdefault((name, rows), [])
