@@ -42,7 +42,7 @@ from lapidist.hardware.cpu.cpu import CPU
 from lapidist.hardware.cpu.profile import CPUProfile
 from lapidist.models.config import ModelConfig
 from lapidist.planner.arrival_overhead import start_seconds
-from lapidist.planner.cpu_measurement import measure_cpu_operators
+from lapidist.planner.cpu_measurement import measure_cpu
 from lapidist.planner.engine_overhead import (
     Calibration,
     affordable_bursts,
@@ -206,8 +206,12 @@ def main() -> None:
     outcome = Outcome()
     for number in range(rounds):
         print(f"round {number + 1} of {rounds}: measuring operators, about {budget:.0f} s", flush=True)
-        profile = measure_cpu_operators(
-            args.checkpoint, model=args.checkpoint.name, budget_seconds=budget, max_context=context
+        profile = measure_cpu(
+            args.checkpoint,
+            model=args.checkpoint.name,
+            budget_seconds=budget,
+            max_context=context,
+            with_engine=False,
         )
         outcome.others_cores.append(profile.others_cores)
         Round(args.checkpoint, profile, context, budget / 2, outcome).run(cases(requests))
@@ -370,10 +374,8 @@ def step_errors(
     expected = step_seconds(config, paced.profile)
     errors: defaultdict[str, list[float]] = defaultdict(list)
     for step, later in pairwise(steps):
-        assert step.start_seconds is not None
         assert step.duration_seconds is not None
-        assert later.start_seconds is not None
-        seconds = later.start_seconds - step.start_seconds
+        seconds = start_seconds(later) - start_seconds(step)
         lasting = replace(step, duration_seconds=seconds)
         if paces.disturbs(lasting) or seconds > step.duration_seconds + PAUSE_SECONDS:
             continue
@@ -383,7 +385,7 @@ def step_errors(
             kind = f"decode, {size} to {4 * size - 1} sequences"
         else:
             kind = "prefill" if queries == {True} else "prefill and decode"
-        factor = paced.decode if queries == {False} else paced.prefill
+        factor = paced.prefill if step.has_prompt else paced.decode
         errors[kind].append(factor * expected(step) / seconds - 1)
     return errors
 

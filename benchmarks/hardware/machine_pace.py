@@ -83,7 +83,7 @@ class Sensitivity:
         """The steps as they would have lasted at another pace."""
         found = []
         for step in steps:
-            exponent = self.prefill if has_prompt(step) else self.decode
+            exponent = self.prefill if step.has_prompt else self.decode
             factor = math.exp(exponent * (wanted - paces.at(start_seconds(step))))
             found.append(replace(step, duration_seconds=factor * (step.duration_seconds or 0.0)))
         return found
@@ -108,7 +108,7 @@ def bias(steps: Sequence[Step], seconds: Callable[[Step], float]) -> tuple[float
     by their sequences."""
     kinds: dict[tuple[bool, int], list[float]] = defaultdict(list)
     for step in steps:
-        kinds[has_prompt(step), len(step.sequences).bit_length()].append(
+        kinds[step.has_prompt, len(step.sequences).bit_length()].append(
             (step.duration_seconds or 0.0) / seconds(step)
         )
     medians = {kind: statistics.median(own) for kind, own in kinds.items()}
@@ -124,10 +124,6 @@ def _slope(rows: Sequence[tuple[float, float]]) -> float:
     if len(chosen) < 2 or np.ptp(chosen[:, 0]) == 0:
         return 0.0
     return float(np.clip(theilslopes(chosen[:, 1], chosen[:, 0])[0], 0.0, 1.0))
-
-
-def has_prompt(step: Step) -> bool:
-    return any(each.query_length > 1 for each in step.sequences)
 
 
 @dataclass(frozen=True)

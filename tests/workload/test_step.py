@@ -107,3 +107,9 @@ def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
         list(read_steps(tmp_path / "none.jsonl"))
     with pytest.raises(ValueError, match="cannot be written"):
         write_steps(tmp_path / "absent" / "steps.jsonl", [])
+
+
+def test_prompts_compute_more_than_one_token() -> None:
+    decode, chunk = SequenceStep(1, 9), SequenceStep(2, 9)
+    assert not Step((decode, decode), 2).has_prompt
+    assert Step((decode, chunk), 2).has_prompt

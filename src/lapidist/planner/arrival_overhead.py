@@ -167,12 +167,12 @@ def _taken(steps: Sequence[Step], visits: Visits) -> tuple[float, float]:
     rows: list[tuple[float, float, float]] = []  # tokens, seconds, seconds of a step before
     for visitor in visits.visitors:
         came = bisect_right(starts, visitor.begun) - 1
-        seen = next((at for at in range(came + 1, len(steps)) if _is_prefill(steps[at])), None)
+        seen = next((at for at in range(came + 1, len(steps)) if steps[at].has_prompt), None)
         first = came - _STEPS_BEFORE
         if seen is None or first < 0 or any(starts[first] <= each < starts[seen] for each in visits.hosts):
             continue
         alike = {len(step.sequences) for step in steps[first:seen]}
-        if len(alike) > 1 or any(_is_prefill(step) for step in steps[first:seen]):
+        if len(alike) > 1 or any(step.has_prompt for step in steps[first:seen]):
             continue
         periods = np.diff(starts[first : seen + 1])
         before = float(np.median(periods[:_STEPS_BEFORE]))
@@ -191,10 +191,6 @@ def _taken(steps: Sequence[Step], visits: Visits) -> tuple[float, float]:
     ).x
     arrival, arrival_token = (found * _UNITS).tolist()
     return arrival, arrival_token
-
-
-def _is_prefill(step: Step) -> bool:
-    return any(each.query_length > 1 for each in step.sequences)
 
 
 def start_seconds(step: Step) -> float:

@@ -52,6 +52,7 @@ def measure_cpu(
     budget_seconds: float = 90.0,
     max_context: int = 2048,
     watts: float | None = None,
+    with_engine: bool = True,
     progress: Progress = lambda label, done, total: None,
 ) -> CPUProfile:
     """Measure a checkpoint's operators and the engine around them.
@@ -63,34 +64,12 @@ def measure_cpu(
     budget_seconds : for the operators, of which three rounds are run however long they take; and for the engine.
     max_context : the longest context that attention is measured on.
     watts : of the processor under load, where the user knows.
+    with_engine : or the operators alone.
 
     Raises
     ------
     CheckpointError, ValueError : the checkpoint cannot be used.
     """
-    watch = MachineWatch()
-    profile = measure_cpu_operators(
-        checkpoint,
-        model=model,
-        budget_seconds=budget_seconds,
-        max_context=max_context,
-        watts=watts,
-        progress=progress,
-    )
-    profile = measure_overhead(checkpoint, profile, budget_seconds, progress)
-    return replace(profile, others_cores=watch.others_cores())
-
-
-def measure_cpu_operators(
-    checkpoint: Path,
-    *,
-    model: str,
-    budget_seconds: float = 90.0,
-    max_context: int = 2048,
-    watts: float | None = None,
-    progress: Progress = lambda label, done, total: None,
-) -> CPUProfile:
-    """As :func:`measure_cpu`, without the engine."""
     config = ModelConfig.from_directory(checkpoint)
     recipe = checkpoint_recipe(config)
     watch = MachineWatch()
@@ -98,7 +77,7 @@ def measure_cpu_operators(
     found = in_passing_thread(
         lambda: measure_operators(config, recipe, budget_seconds, max_context, progress)
     )
-    return CPUProfile(
+    profile = CPUProfile(
         machine=machine_name(torch.device("cpu")),
         model=model,
         shape=shape_of(config),
@@ -108,9 +87,11 @@ def measure_cpu_operators(
         overhead=NO_OVERHEAD,
         memory_bytes=psutil.virtual_memory().total,
         watts=watts,
-        others_cores=watch.others_cores(),
         cache_bytes=last_level_cache_bytes(),
     )
+    if with_engine:
+        profile = measure_overhead(checkpoint, profile, budget_seconds, progress)
+    return replace(profile, others_cores=watch.others_cores())
 
 
 def shape_of(config: ModelConfig) -> dict[str, int]:

@@ -187,7 +187,7 @@ def fit_overhead(profile: CPUProfile, config: ModelConfig, steps: Sequence[Step]
     features = _step_features(profile, config)
     parts = np.array([features(step.sequences, step.logit_rows) for step in steps])
     measured = np.array([step.duration_seconds for step in steps], dtype=float)
-    kinds = [(len(step.sequences).bit_length(), step.tokens == len(step.sequences)) for step in steps]
+    kinds = [(len(step.sequences).bit_length(), step.has_prompt) for step in steps]
     counts = Counter(kinds)
     weights = np.array([math.sqrt(len(kinds) / len(counts) / counts[kind]) for kind in kinds])
 

@@ -96,6 +96,11 @@ class Step:
         """New tokens of all sequences: the rows of every projection."""
         return sum(sequence.query_length for sequence in self.sequences)
 
+    @property
+    def has_prompt(self) -> bool:
+        """Whether a sequence computes more than one token, which only prompts do."""
+        return any(sequence.query_length > 1 for sequence in self.sequences)
+
     def to_json_line(self) -> str:
         """``{"sequences": [[query_length, kv_length], ...], "logit_rows": ...}`` without a line break.
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lapidist.hardware.wafer.communications import Communication, Reduction, Wave
-from lapidist.hardware.wafer.decoder_variant import FUSED_BY_DECODE, LLAMA, DecoderVariant
+from lapidist.hardware.wafer.decoder_variant import FUSED_BY_DECODE, LLAMA, DecoderVariant, channels_of
 from lapidist.hardware.wafer.description import Description, Tile
 from lapidist.hardware.wafer.gemv_algorithms import k_tree_allreduce
 from lapidist.hardware.wafer.head_groups import HeadGroups, LayerShape
@@ -265,14 +265,7 @@ def _tiles(plan: DecodePlan, layers: int) -> dict[str, Tile]:
         "keys": batch * plan.row_capacity * plan.keys,
         "values": batch * plan.row_capacity * plan.values,
     }
-    along = {
-        "hidden": hidden,
-        "queries": plan.queries,
-        "keys": plan.keys,
-        "values": plan.values,
-        "intermediate": wide,
-        "head": plan.heads.rotated,
-    }
+    along = channels_of(plan) | {"head": plan.heads.rotated}
     for name, channels in plan.variant.vectors().items():
         fused = FUSED_BY_DECODE.get(name, name)
         resident[fused] = resident.get(fused, 0) + along[channels]

@@ -78,6 +78,33 @@ class DecoderVariant:
 
 LLAMA = DecoderVariant()
 
+
+class LayerWidths(Protocol):
+    """A plan of a layer: channels of each kind that a core holds."""
+
+    @property
+    def hidden(self) -> int: ...
+    @property
+    def queries(self) -> int: ...
+    @property
+    def keys(self) -> int: ...
+    @property
+    def values(self) -> int: ...
+    @property
+    def intermediate(self) -> int: ...
+
+
+def channels_of(plan: LayerWidths) -> dict[str, int]:
+    """How many channels a core holds, by the names of ``DecoderVariant.vectors``, but for those of a head."""
+    return {
+        "hidden": plan.hidden,
+        "queries": plan.queries,
+        "keys": plan.keys,
+        "values": plan.values,
+        "intermediate": plan.intermediate,
+    }
+
+
 FUSED_BY_DECODE = {
     "wq": "wqkv",
     "wk": "wqkv",

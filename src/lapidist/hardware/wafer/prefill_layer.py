@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import lcm
 
 from lapidist.hardware.wafer.communications import Communication, ReduceToRing, Reduction, Shift
-from lapidist.hardware.wafer.decoder_variant import LLAMA, DecoderVariant
+from lapidist.hardware.wafer.decoder_variant import LLAMA, DecoderVariant, channels_of
 from lapidist.hardware.wafer.description import Description, Tile
 from lapidist.hardware.wafer.gemm_algorithms import align, compute_shift
 from lapidist.hardware.wafer.gemv_algorithms import pipeline_allreduce
@@ -342,13 +342,7 @@ def _tiles(plan: PrefillPlan, layers: int) -> dict[str, Tile]:
         "wup": hidden * wide,
         "wdown": wide * hidden,
     }
-    along = {
-        "hidden": hidden,
-        "queries": plan.queries,
-        "keys": plan.keys,
-        "values": plan.values,
-        "intermediate": wide,
-    }
+    along = channels_of(plan)
     vectors = plan.variant.vectors()
     weights |= {name: along[channels] for name, channels in vectors.items() if channels != "head"}
     head_norms = [name for name, channels in vectors.items() if channels == "head"]
