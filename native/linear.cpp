@@ -8,8 +8,6 @@
 // Every sum runs over the columns in the same order, whatever the number of rows and whichever function is called: a
 // row's result does not depend on the batch that it is in, to the last bit.
 
-#include <omp.h>
-
 #include <algorithm>
 
 #include "kernels.h"
@@ -44,14 +42,11 @@ class Linear {
         x_ = factor_rows<T>(call_.x, call_.x_stride, call_.rows, call_.columns);
         const int64_t panels = (call_.outputs + kPanel - 1) / kPanel;
         const int64_t row_blocks = (call_.rows + blocking_.rows - 1) / blocking_.rows;
-        const int threads = std::max(1, call_.threads);
-        WorkRanges work(static_cast<uint32_t>(panels * row_blocks), threads);
-#pragma omp parallel num_threads(threads)
-        {
+        share_pieces(panels * row_blocks, call_.threads, [&](auto take) {
             static thread_local Scratch scratch;
             float* sums = scratch.reserve<float>(blocking_.rows * kPanel);
-            for (int64_t i; (i = work.take(omp_get_thread_num())) >= 0;) block(i / row_blocks, i % row_blocks * blocking_.rows, sums);
-        }
+            for (int64_t i; (i = take()) >= 0;) block(i / row_blocks, i % row_blocks * blocking_.rows, sums);
+        });
     }
 
   private:

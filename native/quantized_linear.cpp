@@ -5,8 +5,6 @@
 // product instruction, the signed activations the other. A group's sum is multiplied by the group's scale; zeros are
 // multiplied by sums of activations.
 
-#include <omp.h>
-
 #include <algorithm>
 #include <numeric>
 #include <type_traits>
@@ -27,9 +25,8 @@ constexpr int64_t kBlockRows = 24;                    // 6 KiB of totals, which 
 constexpr int64_t kPassSteps = 64;                    // without groups: 16 KiB of weights
 constexpr int64_t kBytesFirst = 2048;                 // of the weights, fetched before anything else
 
-// Up to so many rows the totals of a panel of 4-bit codes stay in registers, where these hold a whole panel's.
-template <WeightForm kForm>
-constexpr int64_t kFewRows = kForm != WeightForm::kChannel8 && kTileOutputs == kPanel ? 3 : 0;
+// Up to so many rows the totals of a panel stay in registers, where these hold a whole panel's.
+constexpr int64_t kFewRows = kTileOutputs == kPanel ? 3 : 0;
 
 template <typename T, typename P>
 inline T read(const P* p) {
@@ -119,13 +116,14 @@ inline void multiply_tile(const TileRows& x, const uint8_t* w, int64_t steps, co
     }
 }
 
-// totals[r] = x[r] . w of a whole panel of 4-bit codes, for rows so few that the totals stay in registers.
+// totals[r] = x[r] . w of a whole panel, for rows so few that the totals stay in registers.
 template <WeightForm kForm, int kRows>
 inline void multiply_few(const TileRows& x, const uint8_t* w, int64_t all_steps, int32_t* totals) {
     constexpr int64_t kColumns = step_columns(kForm);
+    constexpr bool kBytes = kForm == WeightForm::kChannel8;
     const int64_t pass_steps = has_groups(kForm) ? kGroupColumns / kColumns : all_steps;
     // Low and high nibbles have sums of their own where there is room: one sum would be waited for twice in every step.
-    constexpr int kSums = kRows <= 2 ? 2 : 1;
+    constexpr int kSums = kRows <= 2 && !kBytes ? 2 : 1;
     IntVector total[kRows][kVectors] = {};
     const int8_t* codes = x.codes;
     const int32_t* sums = x.sums;
@@ -141,11 +139,15 @@ inline void multiply_few(const TileRows& x, const uint8_t* w, int64_t all_steps,
             }
 #pragma GCC unroll 8
             for (int r = 0; r < kRows; ++r) {
-                const IntVector first = splat_bytes(codes + r * x.codes_stride), second = splat_bytes(codes + r * x.codes_stride + 4);
+                const int8_t* row = codes + r * x.codes_stride;
 #pragma GCC unroll 8
                 for (int v = 0; v < kVectors; ++v) {
-                    acc[0][r][v] = dot_bytes<15>(acc[0][r][v], weight[v] & 0x0f0f0f0f, first);
-                    acc[kSums - 1][r][v] = dot_bytes<15>(acc[kSums - 1][r][v], weight[v] >> 4 & 0x0f0f0f0f, second);
+                    if constexpr (kBytes) {
+                        acc[0][r][v] = dot_bytes<255>(acc[0][r][v], weight[v], splat_bytes(row));
+                    } else {
+                        acc[0][r][v] = dot_bytes<15>(acc[0][r][v], weight[v] & 0x0f0f0f0f, splat_bytes(row));
+                        acc[kSums - 1][r][v] = dot_bytes<15>(acc[kSums - 1][r][v], weight[v] >> 4 & 0x0f0f0f0f, splat_bytes(row + 4));
+                    }
                 }
             }
         }
@@ -195,23 +197,30 @@ class QuantizedLinear {
     void run() {
         const int64_t panels = (call_.outputs + kPanel - 1) / kPanel;
         const int64_t row_blocks = (call_.rows + kBlockRows - 1) / kBlockRows;
-        const int threads = std::max(1, call_.threads);
+        if constexpr (!has_groups(kForm)) sum_rows();
         // On their way while the threads are woken.
         for (int64_t i = 0; i < kBytesFirst; i += 64) prefetch_once(static_cast<const uint8_t*>(call_.weight) + i);
-        WorkRanges work(static_cast<uint32_t>(panels * row_blocks), threads);
-#pragma omp parallel num_threads(threads)
-        {
+        share_pieces(panels * row_blocks, call_.threads, [&](auto take) {
             static thread_local Scratch scratch;
             int32_t* totals = scratch.reserve<int32_t>(kBlockRows * kPanel);
-            for (int64_t i; (i = work.take(omp_get_thread_num())) >= 0;) block(i / row_blocks, i % row_blocks * kBlockRows, totals);
-        }
+            for (int64_t i; (i = take()) >= 0;) block(i / row_blocks, i % row_blocks * kBlockRows, totals);
+        });
     }
 
   private:
+    // What the zeros are multiplied by.
+    void sum_rows() {
+        static thread_local Scratch scratch;
+        int32_t* sums = scratch.reserve<int32_t>(call_.rows);
+        const int64_t groups = group_count(call_.columns);
+        for (int64_t r = 0; r < call_.rows; ++r) sums[r] = std::accumulate(call_.x_sums + r * groups, call_.x_sums + (r + 1) * groups, 0);
+        row_sums_ = sums;
+    }
+
     void block(int64_t panel, int64_t row, int32_t* totals) const {
         const int64_t rows = std::min(kBlockRows, call_.rows - row);
         const uint8_t* weight = static_cast<const uint8_t*>(call_.weight) + panel * layout_.bytes;
-        if (call_.rows <= kFewRows<kForm>) {
+        if (call_.rows <= kFewRows) {
             few(weight, totals);
         } else {
             many(weight, row, rows, totals);
@@ -222,7 +231,7 @@ class QuantizedLinear {
     int64_t steps() const { return padded_to_steps(call_.columns) / step_columns(kForm); }
 
     void few(const uint8_t* weight, int32_t* totals) const {
-        if constexpr (kFewRows<kForm> > 0) {
+        if constexpr (kFewRows > 0) {
             const TileRows x{call_.x, call_.x_stride, call_.x_sums, group_count(call_.columns)};
             switch (call_.rows) {
                 case 1: return multiply_few<kForm, 1>(x, weight, steps(), totals);
@@ -260,16 +269,11 @@ class QuantizedLinear {
         if (has_groups(kForm) && is_first) fetch_ahead(parameters, kGroupBytes);
     }
 
-    int32_t sum_of_codes(int64_t row) const {
-        const int64_t groups = group_count(call_.columns);
-        return std::accumulate(call_.x_sums + row * groups, call_.x_sums + (row + 1) * groups, 0);
-    }
-
     void write(const uint8_t* floats, int64_t first, int64_t row, int64_t rows, int32_t* totals) const {
         if (row == 0) fetch_ahead(floats, layout_.bytes - layout_.floats);
         for (int64_t r = 0; r < rows; ++r) {
             int32_t* total = totals + r * kPanel;
-            const int32_t row_sum = has_groups(kForm) ? 0 : sum_of_codes(row + r);
+            const int32_t row_sum = has_groups(kForm) ? 0 : row_sums_[row + r];
             if constexpr (kForm == WeightForm::kChannel8)
                 for (int o = 0; o < kPanel; ++o) total[o] = static_cast<uint32_t>(total[o]) - 128u * row_sum;
             if (call_.sums) {
@@ -302,6 +306,7 @@ class QuantizedLinear {
 
     const QuantizedLinearCall& call_;
     const PanelLayout layout_;
+    const int32_t* row_sums_ = nullptr;
 };
 
 // The weights of one panel as bytes, in the order of the steps.

@@ -5,8 +5,6 @@
 // out are the integers before the scale of an output (and the zero of kChannel4, which a sum over the row replaces). They have
 // eight signed bits, which bfloat16 holds too: nothing of the weight is rounded.
 
-#include <omp.h>
-
 #include <algorithm>
 
 #include "int8_dot.h"
@@ -73,15 +71,12 @@ class WeightOnlyLinear {
         if constexpr (kForm == WeightForm::kChannel4) sum_rows();
         const int64_t panels = (call_.outputs + kPanel - 1) / kPanel;
         const int64_t row_blocks = (call_.rows + kBlockRows - 1) / kBlockRows;
-        const int threads = std::max(1, call_.threads);
-        WorkRanges work(static_cast<uint32_t>(panels * row_blocks), threads);
-#pragma omp parallel num_threads(threads)
-        {
+        share_pieces(panels * row_blocks, call_.threads, [&](auto take) {
             static thread_local Scratch sums_scratch, weight_scratch;
             float* sums = sums_scratch.reserve<float>(kBlockRows * kPanel);
             Factor<T>* weight = weight_scratch.reserve<Factor<T>>(kGroupColumns * kPanel);
-            for (int64_t i; (i = work.take(omp_get_thread_num())) >= 0;) block(i / row_blocks, i % row_blocks * kBlockRows, weight, sums);
-        }
+            for (int64_t i; (i = take()) >= 0;) block(i / row_blocks, i % row_blocks * kBlockRows, weight, sums);
+        });
     }
 
   private:

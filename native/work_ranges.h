@@ -2,6 +2,8 @@
 // one stream, and helps the others from the ends of theirs when it is done.
 #pragma once
 
+#include <omp.h>
+
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -38,5 +40,18 @@ class WorkRanges {
     const int threads_;
     const std::unique_ptr<Range[]> ranges_;
 };
+
+// Calls work(take) in every thread; take() gives it the next piece, or -1.
+template <typename Work>
+void share_pieces(int64_t pieces, int threads, Work work) {
+    if (threads <= 1) {
+        // A region of one thread would cost what 40 KiB of weights take to read.
+        int64_t next = 0;
+        return work([&] { return next < pieces ? next++ : int64_t{-1}; });
+    }
+    WorkRanges ranges(static_cast<uint32_t>(pieces), threads);
+#pragma omp parallel num_threads(threads)
+    work([&] { return ranges.take(omp_get_thread_num()); });
+}
 
 }  // namespace lapidist

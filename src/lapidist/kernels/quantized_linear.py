@@ -30,6 +30,8 @@ class QuantizedLinear:
     TypeError : of another dtype.
     """
 
+    __slots__ = ("_multiply", "dtype", "form", "in_features", "out_features", "packed")
+
     def __init__(self, weight: QuantizedWeight, bias: Tensor | None, dtype: torch.dtype) -> None:
         if dtype not in TYPES:
             raise TypeError(f"a quantized layer gives float32, bfloat16 or float16, not {dtype}")
