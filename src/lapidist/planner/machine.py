@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from lapidist.hardware.estimate import Hardware
 from lapidist.planner.arrival_cost import NO_ARRIVAL_COST, ArrivalCost
+from lapidist.planner.batching import MIXED, Batching
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class Machine:
     price_source : where the price comes from.
     request_seconds : once per request before the scheduler sees it.
     arrival : what requests cost the machine's other work.
+    batching : how the engine on it fills its steps.
     """
 
     hardware: Hardware
@@ -27,6 +29,7 @@ class Machine:
     price_source: str | None = None
     request_seconds: float = 0.0
     arrival: ArrivalCost = NO_ARRIVAL_COST
+    batching: Batching = MIXED
 
     @property
     def name(self) -> str:

@@ -10,6 +10,7 @@ from lapidist.hardware.wafer.regions import Grid
 from lapidist.hardware.wafer.wafer import Wafer
 from lapidist.models.config import ModelConfig
 from lapidist.planner.arrival_cost import ArrivalCost
+from lapidist.planner.batching import BATCHING_BY_BACKEND, MIXED
 from lapidist.planner.cpu_profile_store import load_profile
 from lapidist.planner.machine import Machine
 from lapidist.workload.recipe import Recipe
@@ -25,7 +26,7 @@ def find_machine(name: str, config: ModelConfig, recipe: Recipe, backend: str | 
 
     Parameters
     ----------
-    backend : of a GPU: whose kernels and overhead, see ``hardware.gpu.gpu.GPU``; others have none.
+    backend : of a GPU: whose kernels, overhead and batching, see ``hardware.gpu.gpu.GPU``; others have none.
 
     Raises
     ------
@@ -64,4 +65,5 @@ def _gpu(name: str, backend: str | None) -> Machine:
         sheet.idle_watts,
         None if price is None else f"{price.source}, {price.date}",
         gpu.overhead.request_seconds,
+        batching=BATCHING_BY_BACKEND.get(gpu.backend or "", MIXED),
     )

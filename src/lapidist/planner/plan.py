@@ -177,6 +177,7 @@ def _forecast(
         shared_prefix=settings.shared_prefix,
         request_seconds=option.machine.request_seconds,
         arrival=option.machine.arrival,
+        batching=option.machine.batching,
     )
     result = Simulation(
         traffic.trace,

@@ -16,6 +16,7 @@ import numpy as np
 from lapidist.engine.page_pool import PagePool
 from lapidist.engine.scheduler import ScheduledStep, Scheduler
 from lapidist.planner.arrival_cost import NO_ARRIVAL_COST, ArrivalCost
+from lapidist.planner.batching import MIXED, Batching, BatchingScheduler
 from lapidist.planner.decode_run import run_decodes, steps_until_pages_end
 from lapidist.planner.step_cost import StepCost
 from lapidist.planner.trace_sequence import TraceSequence
@@ -37,6 +38,7 @@ class ServingSettings:
     shared_prefix : share of every prompt, from its beginning, that all requests have in common; from 0 to 1.
     request_seconds : from a request's arrival to the scheduler's seeing it: HTTP, tokenization.
     arrival : what requests take from the steps under way, and the first step after a pause.
+    batching : how steps are filled.
     """
 
     num_pages: int
@@ -47,6 +49,7 @@ class ServingSettings:
     shared_prefix: float = 0.0
     request_seconds: float = 0.0
     arrival: ArrivalCost = NO_ARRIVAL_COST
+    batching: Batching = MIXED
 
     def __post_init__(self) -> None:
         if not 0 <= self.shared_prefix <= 1:
@@ -54,12 +57,9 @@ class ServingSettings:
 
     def scheduler(self) -> Scheduler:
         """A fresh one over a fresh pool."""
-        return Scheduler(
-            PagePool(self.num_pages, self.page_size),
-            self.max_num_seqs,
-            self.max_num_batched_tokens,
-            self.enable_prefix_caching,
-        )
+        pool = PagePool(self.num_pages, self.page_size)
+        limits = (pool, self.max_num_seqs, self.max_num_batched_tokens, self.enable_prefix_caching)
+        return Scheduler(*limits) if self.batching == MIXED else BatchingScheduler(*limits, self.batching)
 
 
 @dataclass
@@ -183,7 +183,8 @@ class Simulation:
         if self._on_step is not None:
             self._on_step(step.workload(duration_seconds=seconds))
         is_decode = len(decodes) == len(sampling) == len(step.scheduled)
-        self._is_closed = is_decode and not step.preempted and bool(scheduler.waiting)
+        is_full = not isinstance(scheduler, BatchingScheduler) or not scheduler.holds_back
+        self._is_closed = is_full and is_decode and not step.preempted and bool(scheduler.waiting)
         for sequence in sampling:
             sequence.append()
             self._hand_out(sequence, [self._now])
@@ -192,21 +193,25 @@ class Simulation:
         """Take as many decode steps as can only be that; False if there are none."""
         scheduler = self._scheduler
         running: list[TraceSequence] = scheduler.running  # type: ignore[assignment]  # only we add sequences
-        may_admit = bool(scheduler.waiting) and not self._is_closed
+        held = scheduler.steps_held_back(len(running)) if isinstance(scheduler, BatchingScheduler) else 0
+        may_admit = bool(scheduler.waiting) and not self._is_closed and not held
         if not self._fast_forward or not running or may_admit:
             return False
         if any(sequence.num_uncomputed != 1 for sequence in running):
             return False
         steps = min(sequence.max_length - sequence.num_tokens for sequence in running)
+        steps = min(steps, held) if held else steps
         steps = steps_until_pages_end(scheduler.pool, running, min(steps, _MAX_RUN))
         if steps < 1:
             return False
         seconds, joules = self._cost.decode_run([sequence.num_tokens for sequence in running], steps)
         ends = np.cumsum([self._now, *seconds])[1:]
-        arrivals_matter = not scheduler.waiting or self._settings.arrival != NO_ARRIVAL_COST
+        arrivals_matter = held or not scheduler.waiting or self._settings.arrival != NO_ARRIVAL_COST
         if self._coming and arrivals_matter:
             # The step under way ends before who arrives meanwhile is looked at.
             steps = min(steps, int(np.searchsorted(ends, self._next_arrival(), side="left")) + 1)
+        if held and isinstance(scheduler, BatchingScheduler):
+            scheduler.hold_back(steps)
         self._take(list(running), steps, ends[:steps].tolist(), seconds[:steps].tolist())
         self._book(steps, len(running), float(seconds[:steps].sum()), float(joules[:steps].sum()))
         return True
