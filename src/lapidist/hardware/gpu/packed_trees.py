@@ -1,8 +1,10 @@
-"""LightGBM ensembles in a twentieth of their text: what a fitted residual ships as.
+"""LightGBM ensembles in a twenty-fifth of their text: what a fitted residual ships as.
 
-A leaf-wise grown tree is a list of splits, each of which divides one existing leaf: the left part keeps the leaf's
-number and the right part gets the next one. So a split is three bytes (leaf, feature, row of the feature's threshold
-table), and a leaf one byte times a scale of its tree. What is unpacked is a LightGBM model again.
+A tree is written from the root down, left before right: one bit per node tells a split from a leaf, so that neither
+children nor sizes of trees need be kept. A split is a feature and a row of that feature's threshold table, a leaf one
+byte times a scale of its tree. Each kind of number stands together, the rows those of one feature after another, since
+what compresses them (LZMA, without a context of earlier bytes) learns frequencies. What is unpacked is a LightGBM
+model again.
 """
 
 import lzma
@@ -13,8 +15,10 @@ import lightgbm
 import numpy as np
 from numpy.typing import NDArray
 
-_MAGIC = b"LPT1"
-_HEADER = struct.Struct("<4sHHHI")  # magic, features, trees, reserved, thresholds
+_MAGIC = b"LPT2"
+_HEADER = struct.Struct("<4sHHII")  # magic, features, trees, nodes of all trees, thresholds
+# No context: what a byte follows says nothing about it here.
+_FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 0, "lp": 0, "pb": 0}]
 
 
 def pack(booster: lightgbm.Booster) -> bytes:
@@ -22,32 +26,34 @@ def pack(booster: lightgbm.Booster) -> bytes:
 
     Raises
     ------
-    ValueError : more than 255 leaves, features, or thresholds of one feature, or a split other than ``<=`` on a number.
+    ValueError : more than 255 features or thresholds of one feature, or a split other than ``<=`` on a number.
     """
     trees = [_Tree.from_text(part) for part in booster.model_to_string().split("\nTree=")[1:]]
-    features = booster.num_feature()
-    tables = [
-        np.unique(np.concatenate([t.thresholds[t.features == f] for t in trees])) for f in range(features)
-    ]
-    if features > 255 or any(len(table) > 255 for table in tables):
+    count = booster.num_feature()
+    features = np.concatenate([tree.features for tree in trees])
+    thresholds = np.concatenate([tree.thresholds for tree in trees])
+    tables = [np.unique(thresholds[features == feature]) for feature in range(count)]
+    if count > 255 or any(len(table) > 255 for table in tables):
         raise ValueError("too many features or thresholds to pack; fit with max_bin of at most 255")
     rows = [
-        np.searchsorted(tables[f], x) for t in trees for f, x in zip(t.features, t.thresholds, strict=True)
+        np.searchsorted(table, thresholds[features == feature]).astype(np.uint8)
+        for feature, table in enumerate(tables)
     ]
-    scales = np.array([np.abs(t.leaves).max() / 127 or 1.0 for t in trees], dtype=np.float32)
-    leaves = [np.rint(t.leaves / scale).astype(np.int8) for t, scale in zip(trees, scales, strict=True)]
+    scales = np.array([np.abs(tree.leaves).max() / 127 or 1.0 for tree in trees], dtype=np.float32)
+    leaves = [np.rint(tree.leaves / scale).astype(np.int8) for tree, scale in zip(trees, scales, strict=True)]
+    splits = np.concatenate([tree.is_split() for tree in trees])
     body = (
-        np.array([len(table) for table in tables], dtype=np.uint8).tobytes(),
-        np.concatenate(tables).astype(np.float32).tobytes(),
-        np.array([len(t.leaves) for t in trees], dtype=np.uint8).tobytes(),
-        scales.tobytes(),
-        np.concatenate([t.split_leaves() for t in trees]).astype(np.uint8).tobytes(),
-        np.concatenate([t.features for t in trees]).astype(np.uint8).tobytes(),
-        np.array(rows, dtype=np.uint8).tobytes(),
-        np.concatenate(leaves).tobytes(),
+        np.array([len(table) for table in tables], dtype=np.uint8),
+        _planes(np.concatenate(tables)),
+        _planes(scales),
+        np.packbits(splits),
+        features.astype(np.uint8),
+        *rows,
+        *leaves,
     )
-    header = _HEADER.pack(_MAGIC, features, len(trees), 0, sum(map(len, tables)))
-    return lzma.compress(header + b"".join(body), preset=9 | lzma.PRESET_EXTREME)
+    header = _HEADER.pack(_MAGIC, count, len(trees), len(splits), sum(map(len, tables)))
+    content = header + b"".join(part.tobytes() for part in body)
+    return lzma.compress(content, format=lzma.FORMAT_XZ, check=lzma.CHECK_CRC32, filters=_FILTERS)
 
 
 def unpack(packed: bytes) -> lightgbm.Booster:
@@ -59,71 +65,80 @@ def unpack(packed: bytes) -> lightgbm.Booster:
     """
     try:
         reader = _Reader(lzma.decompress(packed))
-        magic, features, count, _, thresholds = _HEADER.unpack(reader.take(_HEADER.size))
+        magic, count, trees, nodes, thresholds = _HEADER.unpack(reader.take(_HEADER.size))
     except (lzma.LZMAError, struct.error) as error:
         raise ValueError(f"not a packed ensemble of trees ({error})") from None
     if magic != _MAGIC:
         raise ValueError("not a packed ensemble of trees (wrong first bytes)")
-    table_sizes = reader.array(np.uint8, features).astype(int)
-    table = reader.array(np.float32, thresholds).astype(float)
-    table_starts = np.concatenate([[0], np.cumsum(table_sizes)])
-    sizes = reader.array(np.uint8, count).astype(int)
-    scales = reader.array(np.float32, count).astype(float)
-    splits = int(sizes.sum()) - count
-    split_leaves = reader.array(np.uint8, splits).astype(int)
-    split_features = reader.array(np.uint8, splits).astype(int)
-    split_thresholds = table[table_starts[split_features] + reader.array(np.uint8, splits)]
-    leaves = reader.array(np.int8, int(sizes.sum())).astype(float)
-    texts, first_split, first_leaf = [], 0, 0
-    for number, (size, scale) in enumerate(zip(sizes, scales, strict=True)):
-        own = slice(first_split, first_split + size - 1)
-        tree = _Tree(
-            split_features[own],
-            split_thresholds[own],
-            leaves[first_leaf : first_leaf + size] * scale,
-            *_children(split_leaves[own]),
-        )
+    starts = np.cumsum([0, *reader.array(np.uint8, count)])
+    table = reader.floats(thresholds)
+    scales = reader.floats(trees)
+    bits = np.frombuffer(reader.take((nodes + 7) // 8), dtype=np.uint8)
+    splits = np.unpackbits(bits, count=nodes).astype(bool)
+    features = reader.array(np.uint8, int(splits.sum())).astype(int)
+    own_table = np.empty(len(features))
+    for feature in range(count):
+        of_feature = features == feature
+        own_table[of_feature] = table[starts[feature] + reader.array(np.uint8, int(of_feature.sum()))]
+    leaves = reader.array(np.int8, int((~splits).sum())).astype(float)
+    texts, at, first_split, first_leaf = [], 0, 0, 0
+    for number, scale in enumerate(scales):
+        left, right = _children(splits, at)
+        of_splits = slice(first_split, first_split + len(left))
+        of_leaves = slice(first_leaf, first_leaf + len(left) + 1)
+        tree = _Tree(features[of_splits], own_table[of_splits], leaves[of_leaves] * scale, left, right)
         texts.append(f"Tree={number}\n{tree.to_text()}")
-        first_split, first_leaf = first_split + size - 1, first_leaf + size
-    return lightgbm.Booster(model_str=_model_text(features, texts))
+        at, first_split, first_leaf = at + 2 * len(left) + 1, of_splits.stop, of_leaves.stop
+    return lightgbm.Booster(model_str=_model_text(count, texts))
 
 
 @dataclass(frozen=True)
 class _Tree:
-    """One tree as LightGBM writes it: a negative child ``-1 - i`` is leaf ``i``."""
+    """One tree from the root down, left before right: a negative child ``-1 - i`` is leaf ``i``, others are splits."""
 
     features: NDArray[np.int64]
     thresholds: NDArray[np.float64]
     leaves: NDArray[np.float64]
-    left: NDArray[np.int64]
-    right: NDArray[np.int64]
+    left: list[int]
+    right: list[int]
 
     @staticmethod
     def from_text(text: str) -> "_Tree":
+        """A tree as LightGBM writes it, in whatever order, sorted."""
         fields = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
-        leaves = np.array(fields["leaf_value"].split(), dtype=float)
-        if len(leaves) > 255:
-            raise ValueError(f"a tree of {len(leaves)} leaves cannot be packed; at most 255")
         if int(fields["num_cat"]) or set(fields.get("decision_type", "2").split()) - {"0", "2"}:
             raise ValueError("only splits of numbers without missing values can be packed")
-        integers = (
-            np.array(fields.get(k, "").split(), dtype=int)
-            for k in ("split_feature", "left_child", "right_child")
+        left, right, features = (
+            [int(value) for value in fields.get(name, "").split()]
+            for name in ("left_child", "right_child", "split_feature")
         )
-        features, left, right = integers
+        splits, ends, waiting = [], [], [0 if left else -1]
+        while waiting:
+            node = waiting.pop()
+            if node < 0:
+                ends.append(-1 - node)
+            else:
+                splits.append(node)
+                waiting += [right[node], left[node]]
+        names = {node: number for number, node in enumerate(splits)}
+        names |= {-1 - leaf: -1 - number for number, leaf in enumerate(ends)}
         return _Tree(
-            features, np.array(fields.get("threshold", "").split(), dtype=float), leaves, left, right
+            np.array(features, dtype=int)[splits],
+            np.array(fields.get("threshold", "").split(), dtype=float)[splits],
+            np.array(fields["leaf_value"].split(), dtype=float)[ends],
+            [names[left[node]] for node in splits],
+            [names[right[node]] for node in splits],
         )
 
-    def split_leaves(self) -> NDArray[np.int64]:
-        """The leaf that each split divided: the leftmost leaf below it."""
-        found = np.empty(len(self.features), dtype=int)
-        for node in reversed(range(len(self.features))):  # children come after their parent
-            child = self.left[node]
-            found[node] = -1 - child if child < 0 else found[child]
-        if any((a != b).any() for a, b in zip(_children(found), (self.left, self.right), strict=True)):
-            raise ValueError("the tree was not grown leaf by leaf")
-        return found
+    def is_split(self) -> NDArray[np.bool_]:
+        """By node, from the root down: a split, or a leaf."""
+        found, waiting = [], [0 if self.left else -1]
+        while waiting:
+            node = waiting.pop()
+            found.append(node >= 0)
+            if node >= 0:
+                waiting += [self.right[node], self.left[node]]
+        return np.array(found)
 
     def to_text(self) -> str:
         columns = {
@@ -140,17 +155,32 @@ class _Tree:
         )
 
 
-def _children(split_leaves: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Left and right children, by playing the splits: where a leaf hangs is where its next split goes."""
-    left, right = np.empty_like(split_leaves), np.empty_like(split_leaves)
-    hangs: dict[int, tuple[NDArray[np.int64], int]] = {}
-    for node, leaf in enumerate(split_leaves):
-        if leaf in hangs:
-            side, parent = hangs[leaf]
-            side[parent] = node
-        left[node], right[node] = -1 - leaf, -2 - node
-        hangs[int(leaf)], hangs[node + 1] = (left, node), (right, node)
-    return left, right
+def _children(splits: NDArray[np.bool_], root: int) -> tuple[list[int], list[int]]:
+    """Left and right child of each split of the tree whose root is node number ``root`` of all."""
+    left: list[int] = []
+    right: list[int] = []
+    waiting: list[int] = []  # splits whose right side comes later
+    side, parent, leaves = left, -1, 0
+    for split in splits[root:].tolist():
+        name = len(left) if split else -1 - leaves
+        if parent >= 0:
+            side[parent] = name
+        if split:
+            left.append(0)
+            right.append(0)
+            waiting.append(name)
+            side, parent = left, name
+        elif waiting:
+            leaves += 1
+            side, parent = right, waiting.pop()
+        else:
+            return left, right
+    raise ValueError("the packed ensemble of trees is cut short")
+
+
+def _planes(values: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Numbers of 32 bits, all their first bytes before all their second ones: alike bytes stand together."""
+    return np.ascontiguousarray(values.astype("<f4").view(np.uint8).reshape(-1, 4).T)
 
 
 def _model_text(features: int, trees: list[str]) -> str:
@@ -177,3 +207,7 @@ class _Reader:
 
     def array(self, dtype: type[np.generic], count: int) -> NDArray[np.generic]:
         return np.frombuffer(self.take(count * np.dtype(dtype).itemsize), dtype=dtype)
+
+    def floats(self, count: int) -> NDArray[np.float64]:
+        planes = self.array(np.uint8, 4 * count).reshape(4, count)
+        return np.ascontiguousarray(planes.T).view("<f4")[:, 0].astype(float)
