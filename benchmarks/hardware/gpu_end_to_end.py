@@ -1,20 +1,17 @@
 """TTFT and TPOT of serving engines on GPUs against public end-to-end measurements.
 
 ``python -m benchmarks.hardware.gpu_end_to_end TABLE`` with aiconfigurator's ``e2e_silicon`` table: closed-loop runs of
-dense models under TensorRT-LLM, vLLM and SGLang. Kernels come from the shipped models. Three constants per engine are
-fitted, and two of its clients per campaign (a series of runs by one load generator): what a request costs before its
-first step, and how far clients send in step, which the lengths decide that the generator draws and the table does not
-tell. Fitted once to all rows and once per model without its rows, which is how they are judged; a campaign without
-other models is then answered by the clients of the engine's other campaigns. What ships
-(``serving_overhead.py``) is an earlier fit with one kind of clients per engine.
+dense models under TensorRT-LLM, vLLM and SGLang, simulated step by step as ``lapidist plan`` does it, with the clients
+and the batching that ``measured_serving`` tells of. Kernels come from the shipped models. Six constants per engine are
+fitted: once to all its runs, and once without each model and without each GPU, which is how they are judged on what
+they have not seen. A sample of the runs is fitted, by first differences about the constants that ship; every error
+reported is that of a simulation.
 """
 
 import argparse
 import math
-import re
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, replace
-from functools import cache
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,254 +20,179 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
+from benchmarks.hardware.measured_serving import DENSE, Run, dense, read_runs, simulate
 from benchmarks.result_file import write_result
-from lapidist.hardware.estimate import Estimate
-from lapidist.hardware.gpu.closed_loop import Traffic, closed_loop
-from lapidist.hardware.gpu.gpu import GPU
-from lapidist.hardware.gpu.serving_overhead import NONE, ServingOverhead
-from lapidist.models.config import ModelConfig
-from lapidist.workload import Recipe, SequenceStep, Step, lower
-from lapidist.workload.operators import GEMM
-from lapidist.workload.tensor_format import TensorFormat
+from lapidist.hardware.gpu.serving_overhead import BY_BACKEND, ServingOverhead
 
-# Hub name in the table: our shape's name.
-MODELS = {
-    "meta-llama/Llama-3.1-70B": "llama-3.1-70b",
-    "meta-llama/Llama-3.1-8B-Instruct": "llama-3.1-8b",
-    "nvidia/Llama-3.1-8B-Instruct-FP8": "llama-3.1-8b",
-    "Qwen/Qwen3-32B": "qwen3-32b",
+GOALS = {"tpot": 0.10, "ttft": 0.20}
+BACKENDS = ("trtllm", "vllm", "sglang")
+_SAMPLE = 40  # runs per engine that constants are fitted to
+# Fields of ServingOverhead: what is plausible, and how far off it may well be.
+_PLAUSIBLE = {
+    "step_seconds": (0.4e-3, 0.3e-3),
+    "sequence_seconds": (14e-6, 10e-6),
+    "quantization_seconds": (7e-6, 3e-6),
+    "request_seconds": (30e-3, 30e-3),
+    "layer_seconds": (1e-6, 2e-6),
+    "prefill_seconds": (4e-3, 3e-3),
 }
-SYSTEMS = ("h100_sxm", "h200_sxm", "b200_sxm")
-# Runs of deployments with several workers, whose concurrency per worker the table does not tell.
-SEVERAL_WORKERS = ("gtl_task_id", "nvidia_Llama-3.1-8B-Instruct-FP8")
-_BF16, _FP8, _FP4 = TensorFormat("bf16"), TensorFormat("fp8"), TensorFormat("fp4", 16, 8)
-_USABLE_MEMORY, _RESERVED_BYTES = 0.9, 2e9
-_PRIOR = ServingOverhead(0.5e-3, 12e-6, 4e-6, 40e-3, 0.3)
-_OF_ENGINE, _OF_CLIENTS = 3, 2  # the first fields of ServingOverhead, and those after them
+Numbers = NDArray[np.float64]
+_PRIOR, _SCALE = np.array(list(_PLAUSIBLE.values())).T
 
 
 @dataclass(frozen=True)
-class Run:
-    """One measured configuration with what its steps cost without any overhead."""
+class Response:
+    """Simulated TTFT and TPOT ``[2]`` of a run, and how they change with each constant ``[fields, 2]``."""
 
-    model: str
-    gpu: str
-    backend: str
-    campaign: str
-    traffic: Traffic
-    cache_tokens: float
-    layers: int
-    steps: dict[tuple[int, int], tuple[Estimate, int]]
-    ttft_seconds: float
-    tpot_seconds: float
-
-    def forecast(self, overhead: ServingOverhead) -> tuple[float, float]:
-        """Seconds of TTFT and TPOT."""
-
-        def cost(step: Step) -> Estimate:
-            bare, quantizing = self.steps[_key(step)]
-            decoding = sum(sequence.query_length == 1 for sequence in step.sequences)
-            prefill = decoding < len(step.sequences)
-            beside = overhead.seconds(self.layers, len(step.sequences), prefill)
-            beside -= quantizing * overhead.quantization_seconds
-            return replace(bare, seconds=max(bare.seconds + beside, 0.4 * bare.seconds))
-
-        found = closed_loop(
-            cost,
-            self.traffic,
-            self.cache_tokens,
-            request_seconds=overhead.request_seconds,
-            synchrony=overhead.synchrony,
-        )
-        return found.ttft_seconds, found.tpot_seconds
+    run: Run
+    seconds: Numbers
+    slopes: Numbers
 
 
-def read_runs(path: Path) -> list[Run]:
-    table = pd.read_parquet(path)
-    table = table[(table["mode"] == "agg") & table["model_path"].isin(MODELS) & table["system"].isin(SYSTEMS)]
-    several = table["silicon_data_source"].str.contains("|".join(SEVERAL_WORKERS))
-    print(f"{len(table)} runs, {int(several.sum())} of them of several workers and left out")
-    return [_run(row) for _, row in table[~several].iterrows()]
+def forecast(run: Run, overhead: ServingOverhead) -> tuple[float, float]:
+    """Seconds of TTFT and TPOT."""
+    served = dense(run.model, run.system, run.backend, run.recipe, run.ranks)
+    return simulate(run, served, overhead)
 
 
-def _run(row: Any) -> Run:
-    gpu, config = _gpu(row.system, row.backend), _config(row.model_path)
-    recipe, ranks = _recipe(row.precision, row.backend), int(row.tp_size)
-    traffic = Traffic(int(row.batch_size), int(row.isl), int(row.osl))
-    weights = sum(
-        o.count * o.weight_bytes for o in lower(config, recipe, Step((SequenceStep(1, 1),), 1), ranks)
+def numbers(overhead: ServingOverhead) -> Numbers:
+    return np.array([getattr(overhead, name) for name in _PLAUSIBLE])
+
+
+def constants_of(fields: Numbers) -> ServingOverhead:
+    return ServingOverhead(**dict(zip(_PLAUSIBLE, map(float, fields), strict=True)))
+
+
+def respond(run: Run) -> Response:
+    base = numbers(BY_BACKEND[run.backend])
+    seconds = np.array(forecast(run, constants_of(base)))
+    slopes = []
+    for step in np.diag(_SCALE / 3):
+        slopes.append((np.array(forecast(run, constants_of(base + step))) - seconds) / step.sum())
+    return Response(run, seconds, np.array(slopes))
+
+
+def sample(runs: Sequence[Run]) -> list[Run]:
+    """Evenly over all that tells runs apart."""
+    ordered = sorted(
+        runs, key=lambda r: (r.campaign, r.system, r.model, r.recipe, r.ranks, r.prompt_tokens, r.clients)
     )
-    kv_heads = max(1, config.num_kv_heads // ranks)
-    token_bytes = 2 * config.num_layers * recipe.kv.byte_count(kv_heads, config.head_dim)
-    free = _USABLE_MEMORY * gpu.sheet.memory_bytes - weights - _RESERVED_BYTES
-    cache_tokens = max(free / token_bytes, traffic.prompt_tokens + traffic.output_tokens)
-    steps: dict[tuple[int, int], tuple[Estimate, int]] = {}
-
-    def record(step: Step) -> Estimate:
-        operators = lower(config, recipe, step, ranks)
-        estimate = gpu.step(operators)
-        gemms = [operator for operator in operators if isinstance(operator, GEMM)]
-        quantizing = sum(gemm.count for gemm in gemms if gpu.quantizes_input(gemm))
-        steps[_key(step)] = (estimate, quantizing)
-        return estimate
-
-    closed_loop(record, traffic, cache_tokens)
-    return Run(
-        row.model_path,
-        gpu.name,
-        row.backend,
-        _campaign(row.silicon_data_source),
-        traffic,
-        cache_tokens,
-        config.num_layers,
-        steps,
-        row.silicon_ttft_ms / 1e3,
-        row.silicon_tpot_ms / 1e3,
-    )
+    return ordered[:: math.ceil(len(ordered) / _SAMPLE)]
 
 
-def _campaign(source: str) -> str:
-    """The load generator's series: the folder of engine and version, else the file."""
-    file = re.sub(r"^source_file=", "", source.split(";")[0])
-    folders = re.search(r"data/(\w+/\w+/[^/]+)/", file)
-    return folders[1] if folders else file
-
-
-def _key(step: Step) -> tuple[int, int]:
-    """Tells apart the steps that one closed loop asks for."""
-    return step.tokens, step.sequences[-1].kv_length
-
-
-@cache
-def _gpu(system: str, backend: str) -> GPU:
-    return GPU(system, backend, overhead=NONE)
-
-
-@cache
-def _config(model: str) -> ModelConfig:
-    return ModelConfig.of_shape(MODELS[model])
-
-
-def _recipe(precision: str | float, backend: str) -> Recipe:
-    if precision == "fp4":
-        return Recipe("fp4", _FP4, _FP4, _FP8, _BF16)
-    if precision == "fp8":
-        return Recipe("fp8", _FP8, _FP8, _FP8 if backend == "trtllm" else _BF16, _BF16)
-    return Recipe.named("bf16")
-
-
-@dataclass(frozen=True)
-class Overheads:
-    """Of one engine, by campaign; ``elsewhere`` stands for clients of a campaign that was not seen."""
-
-    by_campaign: dict[str, ServingOverhead]
-    elsewhere: ServingOverhead
-
-    def of(self, run: Run) -> ServingOverhead:
-        return self.by_campaign.get(run.campaign, self.elsewhere)
-
-
-def fit(runs: Sequence[Run]) -> Overheads:
+def fit(responses: Sequence[Response]) -> ServingOverhead:
     """Constants that make the mean absolute log error least, drawn to plausible ones where the runs do not tell."""
-    some = runs[:: max(1, len(runs) // 60)]
-    campaigns = sorted({run.campaign for run in some})
-    own = np.log(np.array(astuple(_PRIOR)[: _OF_ENGINE + _OF_CLIENTS]))
-    prior = np.concatenate([own[:_OF_ENGINE], np.tile(own[_OF_ENGINE:], len(campaigns))])
+    base = numbers(BY_BACKEND[responses[0].run.backend])
+    seconds = np.array([each.seconds for each in responses])
+    slopes = np.array([each.slopes for each in responses])
+    measured = np.array([(each.run.ttft_seconds, each.run.tpot_seconds) for each in responses])
 
-    def loss(x: NDArray[np.float64]) -> float:
-        return _log_error(some, _overheads(x, campaigns, some)) + 0.01 * float(np.square(x - prior).sum())
+    def loss(x: Numbers) -> float:
+        constants = _PRIOR + _SCALE * x
+        found = seconds + np.einsum("f,rfk->rk", constants - base, slopes)
+        error = np.abs(np.log(np.maximum(found, 1e-5) / measured))
+        # A few runs had a trouble of their own.
+        of_run = np.minimum(error[:, 1], 0.5) + 0.3 * np.minimum(error[:, 0], 1.0)
+        below_zero = np.maximum(0.0, -constants / _SCALE).sum()
+        return float(of_run.mean() + 0.003 * np.square(x).sum() + 10 * below_zero)
 
-    in_step = np.zeros((len(campaigns), _OF_CLIENTS))
-    in_step[:, -1] = 1.2  # from the other side, too: clients that send in step
-    starts = (prior, prior + np.concatenate([np.zeros(_OF_ENGINE), in_step.ravel()]))
-    options = {"maxfev": 120 * len(prior), "adaptive": True}
+    options = {"maxiter": 4000, "adaptive": True, "fatol": 1e-6, "xatol": 1e-3}
+    starts = [np.full(len(_PRIOR), each) for each in (0.0, 0.3, -0.3)]
     results = [minimize(loss, start, method="Nelder-Mead", options=options) for start in starts]
-    return _overheads(min(results, key=lambda result: result.fun).x, campaigns, runs)
+    best = min(results, key=lambda result: result.fun)
+    return constants_of(np.maximum(0.0, _PRIOR + _SCALE * best.x))
 
 
-def _overheads(x: NDArray[np.float64], campaigns: Sequence[str], runs: Sequence[Run]) -> Overheads:
-    """From logarithms: the engine's, then two numbers per campaign; elsewhere is their mean over runs."""
-    values = np.exp(np.minimum(x, 0.0))
-    engine, clients = values[:_OF_ENGINE], values[_OF_ENGINE:].reshape(-1, _OF_CLIENTS)
-    numbers = {campaign: row for row, campaign in enumerate(campaigns)}
-    mean = np.mean([clients[numbers[run.campaign]] for run in runs if run.campaign in numbers], axis=0)
-    found = [ServingOverhead(*map(float, (*engine, *of_clients))) for of_clients in (*clients, mean)]
-    return Overheads(dict(zip(campaigns, found[:-1], strict=True)), found[-1])
-
-
-def _log_error(runs: Sequence[Run], overheads: Overheads) -> float:
-    total = 0.0
-    for run in runs:
-        ttft, tpot = run.forecast(overheads.of(run))
-        total += abs(math.log(max(tpot, 1e-6) / run.tpot_seconds))
-        total += 0.3 * min(1.0, abs(math.log(ttft / run.ttft_seconds)))
-    return total / len(runs)
-
-
-def errors(runs: Sequence[Run], overheads: Overheads) -> pd.DataFrame:
+def errors(runs: Sequence[Run], overhead: ServingOverhead) -> pd.DataFrame:
+    """One row a run; ratios are forecast over measured."""
     rows = []
     for run in runs:
-        ttft, tpot = run.forecast(overheads.of(run))
+        ttft, tpot = forecast(run, overhead)
+        ratios = {"ttft_ratio": ttft / run.ttft_seconds, "tpot_ratio": tpot / run.tpot_seconds}
         rows.append(
             {
-                "model": _family(run),
-                "gpu": run.gpu,
+                "model": DENSE[run.model],
+                "gpu": run.system.removesuffix("_sxm"),
                 "backend": run.backend,
                 "campaign": run.campaign,
-                "ttft": abs(ttft / run.ttft_seconds - 1),
-                "tpot": abs(tpot / run.tpot_seconds - 1),
+                "recipe": run.recipe,
+                "ranks": run.ranks,
+                **ratios,
+                "ttft": abs(ratios["ttft_ratio"] - 1),
+                "tpot": abs(ratios["tpot_ratio"] - 1),
             }
         )
     return pd.DataFrame(rows)
 
 
-def _family(run: Run) -> str:
-    return MODELS[run.model]
+def held_out(
+    runs: Sequence[Run], responses: Sequence[Response], key: str, fallback: ServingOverhead
+) -> pd.DataFrame:
+    """Errors on each model, or GPU, by constants of the engine's other ones; by the typical ones without any."""
+    found = []
+    for value in sorted({getattr(run, key) for run in runs}):
+        others = [each for each in responses if getattr(each.run, key) != value]
+        constants = fit(others) if others else fallback
+        found.append(errors([run for run in runs if getattr(run, key) == value], constants))
+    return pd.concat(found)
 
 
-def _medians(found: pd.DataFrame, by: list[str]) -> list[dict[str, Any]]:
-    rows = []
-    for key, part in found.groupby(by):
-        names = dict(zip(by, key, strict=True))
-        rows.append(
-            {**names, "runs": len(part), "ttft": part["ttft"].median(), "tpot": part["tpot"].median()}
-        )
-    return rows
+def medians(found: pd.DataFrame, by: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Median errors and ratios per group, of all without a group."""
+    groups = found.groupby(list(by)) if by else [((), found)]
+    return [
+        {
+            **dict(zip(by, key, strict=True)),
+            "runs": len(part),
+            **{name: float(part[name].median()) for name in ("ttft", "tpot", "ttft_ratio", "tpot_ratio")},
+        }
+        for key, part in groups
+    ]
+
+
+def summary(found: pd.DataFrame) -> dict[str, Any]:
+    return {
+        "all": medians(found)[0],
+        "by_gpu": medians(found, ["gpu"]),
+        "by_gpu_and_backend": medians(found, ["gpu", "backend"]),
+        "by_model_and_backend": medians(found, ["model", "backend"]),
+        "by_campaign_and_backend": medians(found, ["campaign", "backend"]),
+        "by_recipe_and_backend": medians(found, ["recipe", "backend"]),
+        "by_ranks_and_backend": medians(found, ["ranks", "backend"]),
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("table", type=Path)
-    runs = read_runs(parser.parse_args().table)
-    constants, own, held = {}, [], []
-    for backend in ("trtllm", "vllm", "sglang"):
+    runs = read_runs(parser.parse_args().table, tuple(DENSE))
+    typical = constants_of(np.mean([numbers(BY_BACKEND[each]) for each in BACKENDS], axis=0))
+    constants: dict[str, ServingOverhead] = {}
+    frames: dict[str, list[pd.DataFrame]] = {}
+    for backend in BACKENDS:
         some = [run for run in runs if run.backend == backend]
-        constants[backend] = fit(some)
-        print(backend, constants[backend].elsewhere, flush=True)
-        own.append(errors(some, constants[backend]))
-        for family in sorted({_family(run) for run in some}):
-            rest, test = ([r for r in some if (_family(r) == family) == side] for side in (False, True))
-            found = errors(test, fit(rest))
-            held.append(found)
+        responses = [respond(run) for run in sample(some)]
+        constants[backend] = fit(responses)
+        print(backend, constants[backend], flush=True)
+        for name, found in (
+            ("shipped", errors(some, BY_BACKEND[backend])),
+            ("fitted", errors(some, constants[backend])),
+            ("model_held_out", held_out(some, responses, "model", typical)),
+            ("gpu_held_out", held_out(some, responses, "system", typical)),
+        ):
+            frames.setdefault(name, []).append(found)
             print(
-                f"  without {family}: TPOT {found['tpot'].median():.1%}, TTFT {found['ttft'].median():.1%}",
-                flush=True,
+                f"  {name}: TPOT {found['tpot'].median():.1%}, TTFT {found['ttft'].median():.1%}", flush=True
             )
-    result: dict[str, Any] = {"goal": {"tpot": 0.10, "ttft": 0.20}, "constants": {}}
-    result["constants"] = {name: dict(vars(value.elsewhere)) for name, value in constants.items()}
-    result["constants_by_campaign"] = {
-        name: {campaign: dict(vars(each)) for campaign, each in value.by_campaign.items()}
-        for name, value in constants.items()
+    result: dict[str, Any] = {
+        "goal": GOALS,
+        "constants": {k: {name: getattr(v, name) for name in _PLAUSIBLE} for k, v in constants.items()},
     }
-    for name, frames in (("calibrated", own), ("model_held_out", held)):
-        found = pd.concat(frames, ignore_index=True)
-        result[name] = {
-            "all": {"runs": len(found), "ttft": found["ttft"].median(), "tpot": found["tpot"].median()},
-            "by_gpu": _medians(found, ["gpu"]),
-            "by_gpu_and_backend": _medians(found, ["gpu", "backend"]),
-            "by_model_and_backend": _medians(found, ["model", "backend"]),
-            "by_campaign_and_backend": _medians(found, ["campaign", "backend"]),
-        }
+    for name, each in frames.items():
+        found = pd.concat(each, ignore_index=True)
+        result[name] = summary(found)
         print(f"{name}: median error TPOT {found['tpot'].median():.1%}, TTFT {found['ttft'].median():.1%}")
         for row in result[name]["by_gpu_and_backend"]:
             print(

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lapidist.planner.batching import BATCHING_BY_BACKEND, MIXED, Batching
+from lapidist.planner.machines import find_machine
 from lapidist.planner.simulation import ServingSettings, Simulation, SimulationResult
 from lapidist.planner.step_cost import ExactStepCost, TabledStepCost
 from lapidist.workload.step import Step
@@ -101,6 +102,8 @@ def test_engines_are_known_by_their_way() -> None:
     assert BATCHING_BY_BACKEND["sglang"].prefill_first
     assert BATCHING_BY_BACKEND["trtllm"].whole_prompts
     assert BATCHING_BY_BACKEND.get("vllm", MIXED) == MIXED
+    machines = [find_machine("h200", TINY_SHAPE, BF16, each) for each in ("sglang", "trtllm", "vllm", None)]
+    assert [each.batching for each in machines] == [PREFILL_FIRST, WHOLE, MIXED, MIXED]
 
 
 @pytest.mark.parametrize("wrong", [{"wait_steps": -1}, {"wait_share": 1.5}])

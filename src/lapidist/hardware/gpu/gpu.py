@@ -153,9 +153,14 @@ class GPU:
         # 4-bit weights by 8-bit activations were not measured: in memory-bound GEMMs they move what 4-bit weights move,
         # in compute-bound ones they run at the 8-bit rate, so the faster of the two kernels stands for them.
         best = np.argmin([answer.seconds for answer in answers], axis=0)
+        plain = (
+            self._gemm("bf16").predict(m, n, k).seconds if any(map(self._quantizes_input, formats)) else None
+        )
         for row, gemm in enumerate(gemms):
             answer = answers[best[row]]
-            seconds = self._in_engine(float(answer.seconds[row]), formats[best[row]])
+            seconds = float(answer.seconds[row])
+            if plain is not None and self._quantizes_input(formats[best[row]]):
+                seconds = self._in_engine(seconds, float(plain[row]))
             width = float(np.log(answer.high[row] / answer.low[row]) / 2)
             notes = answer.notes if answer.low_confidence[row] else ()
             if len(formats) > 1:
@@ -173,11 +178,13 @@ class GPU:
     def _quantizes_input(self, kernel: str) -> bool:
         return GEMM_FORMATS[kernel].quantizes_input and self._gemm(kernel).backend == "TRTLLM"
 
-    def _in_engine(self, seconds: float, kernel: str) -> float:
-        """Without quantizing the input, which engines fuse into the kernel before; a GEMM keeps most of its time."""
-        if not self._quantizes_input(kernel):
-            return seconds
-        return max(seconds - self.overhead.quantization_seconds, 0.4 * seconds)
+    def _in_engine(self, seconds: float, plain_seconds: float) -> float:
+        """Without quantizing the input, which engines fuse into the kernel before.
+
+        A GEMM keeps most of its time, but takes no longer than that of bf16, which multiplies slower and reads more.
+        """
+        kept = max(seconds - self.overhead.quantization_seconds, 0.4 * seconds)
+        return min(kept, max(plain_seconds, 0.4 * seconds))
 
     def _predict_attention(self, groups: Sequence[AttentionGroup]) -> None:
         if not groups:

@@ -1,7 +1,7 @@
 """What a serving engine adds to its kernels: a handful of constants per backend.
 
 Fitted to public end-to-end measurements by ``benchmarks/hardware/gpu_end_to_end.py``, which also reports how they do on
-models that they were not fitted to. ``TYPICAL`` lies between them.
+models and GPUs that they were not fitted to. ``TYPICAL`` lies between them.
 """
 
 from dataclasses import dataclass
@@ -18,18 +18,19 @@ class ServingOverhead:
     quantization_seconds : saved per GEMM whose measured time includes quantizing its input, which engines fuse into the
         kernel before.
     request_seconds : once per request before its first step: HTTP, tokenization, admission.
-    synchrony : share of the clients that send together because their last answers ended together; from 0 to 1.
     layer_seconds : per layer: gaps that no kernel measurement contains.
     prefill_seconds : per step with prefill tokens, which run without a recorded CUDA graph.
+    routing_seconds : per layer of experts: choosing them, sorting and quantizing rows, which no kernel measurement
+        contains. What it was fitted to: ``benchmarks/hardware/gpu_end_to_end_moe.py``.
     """
 
     step_seconds: float
     sequence_seconds: float
     quantization_seconds: float
     request_seconds: float
-    synchrony: float = 0.0
     layer_seconds: float = 1e-6
-    prefill_seconds: float = 3e-3
+    prefill_seconds: float = 4e-3
+    routing_seconds: float = 15e-6
 
     def seconds(self, layers: int, sequences: float, prefill: bool) -> float:
         """Of one step, beside its kernels."""
@@ -38,9 +39,9 @@ class ServingOverhead:
 
 
 NONE = ServingOverhead(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-TYPICAL = ServingOverhead(0.42e-3, 15e-6, 6e-6, 60e-3, 0.15)
+TYPICAL = ServingOverhead(0.41e-3, 15e-6, 7.3e-6, 24e-3, 0.8e-6, 4.7e-3)
 BY_BACKEND: dict[str, ServingOverhead] = {
-    "trtllm": ServingOverhead(0.33e-3, 12.1e-6, 7.6e-6, 80e-3, 0.15),
-    "vllm": ServingOverhead(0.47e-3, 15.2e-6, 6.9e-6, 54e-3, 0.14),
-    "sglang": ServingOverhead(0.46e-3, 19.8e-6, 4.0e-6, 44e-3, 1.00),
+    "trtllm": ServingOverhead(0.38e-3, 9.6e-6, 6.9e-6, 28e-3, 0.85e-6, 4.2e-3),
+    "vllm": ServingOverhead(0.54e-3, 18.7e-6, 7.9e-6, 17e-3, 1.3e-6, 5.4e-3),
+    "sglang": ServingOverhead(0.30e-3, 16.4e-6, 7.0e-6, 28e-3, 0.3e-6, 4.4e-3),
 }
