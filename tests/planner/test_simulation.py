@@ -241,3 +241,12 @@ def test_the_steps_are_those_of_the_live_engine(tmp_path: Path, num_pages: int) 
     assert [(step.sequences, step.logit_rows) for step in steps] == [
         (step.sequences, step.logit_rows) for step in recorded
     ]
+
+
+def test_a_prompts_last_token_alone_in_its_chunk_needs_no_page_of_its_own() -> None:
+    """Its page was handed out with the prompt's; taken twice, it would keep the second request out."""
+    serving = replace(ROOMY, num_pages=14, enable_prefix_caching=False)
+    trace = (TraceRequest(0.0, 129, 14), TraceRequest(0.0075, 69, 31))
+    together, one_by_one = (simulate(trace, serving, fast_forward=fast) for fast in (True, False))
+    assert together[1] == one_by_one[1]
+    assert together[0].peak_running == 2

@@ -66,6 +66,5 @@ def run_decodes(scheduler: Scheduler, sequences: Sequence[TraceSequence], steps:
 
 
 def _first_new_page(pool: PagePool, sequences: Sequence[TraceSequence]) -> NDArray[Any]:
-    """In which of the coming steps each sequence begins a page."""
-    computed = np.array([sequence.num_computed for sequence in sequences])
-    return -computed % pool.page_size
+    """In which of the coming steps each sequence begins a page; those it holds may reach beyond what is computed."""
+    return np.array([len(sequence.pages) * pool.page_size - sequence.num_computed for sequence in sequences])
