@@ -1,5 +1,6 @@
 """What a few measured points tell about a GPU that a model was not fitted on: a Gaussian process on the log error."""
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,8 +47,11 @@ def fit_correction(
     log_errors: FloatArray,
     interval: tuple[FloatArray, FloatArray] | None = None,
     fitted: int = 0,
+    smoothness: tuple[float, float, float] | None = None,
 ) -> Correction:
     """From ln(measured / predicted) at a few sizes; the smoothness is what explains points by the others best.
+
+    Where it is known, ``smoothness`` gives it: deviation of the drift, octaves over which it varies, and noise.
 
     ``interval`` is how far the predictions' own ends lie below and above them, in log time; ``fitted`` is how many
     numbers were fitted to the same points before, by which their errors look too small.
@@ -60,12 +64,8 @@ def fit_correction(
         raise ValueError("calibrating needs at least one measured GEMM")
     points = _positions(m, n, k)
     drifts = _DRIFTS if len(log_errors) >= _FEW else (0.0,)
-    tried = [
-        _fit(points, log_errors, drift, octaves, noise, interval, fitted)
-        for drift in drifts
-        for octaves in _OCTAVES
-        for noise in _NOISES
-    ]
+    candidates = [smoothness] if smoothness else list(itertools.product(drifts, _OCTAVES, _NOISES))
+    tried = [_fit(points, log_errors, *candidate, interval, fitted) for candidate in candidates]
     return min(tried, key=lambda result: result[0])[1]
 
 

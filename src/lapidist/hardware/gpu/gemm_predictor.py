@@ -14,7 +14,7 @@ from lapidist.hardware.gpu.gemm_format import GEMMFormat, gemm_format
 from lapidist.hardware.gpu.gemm_model import GEMMGroup, GEMMModel
 from lapidist.hardware.gpu.gemm_roofline import RooflineParameters, lower_bound_seconds, roofline_terms
 from lapidist.hardware.gpu.gemm_store import BUNDLED, GEMMModels
-from lapidist.hardware.gpu.gemm_transfer import ANY
+from lapidist.hardware.gpu.gemm_transfer import ANY, TransferGroup, TransferModel
 
 FloatArray = NDArray[np.float64]
 _ROOFLINE_FACTOR = 2.0  # 90 % of kernels lie within this factor of the unfitted analytical model
@@ -24,7 +24,10 @@ _REMEMBERED = 1 << 16
 _MEASURED_AS = {"fp16": "bf16"}  # the same rates and bytes
 _PREFERRED_BACKENDS = ("TRTLLM", "VLLM", "SGLang")
 _SIBLING_WIDTH = 0.10  # half width in log time that another GPU of the same kind adds
-_WATTS_PER_OPERATION = 0.9e-12  # geometric mean of the measured GPUs: power limit over peak 16-bit rate
+# Of a model of all GPUs with its law refitted to a few points: what is left drifts by so much, over so many octaves,
+# beside so much noise (as on measured GPUs that are left out), and the refit used up so many points.
+_SMOOTHNESS = (0.1, 2.0, 0.1)
+_USED_UP = 6
 _ALIGNED = 8  # n and k that 16-byte loads need; no other was measured
 
 
@@ -61,7 +64,7 @@ class GemmPredictor:
 
     sheet: DataSheet
     format: GEMMFormat
-    model: GEMMModel | None = None
+    model: GEMMModel | TransferModel | None = None
     correction: Correction | None = None
     _seen: dict[tuple[int, int, int], Prediction] = field(default_factory=dict, repr=False)
 
@@ -104,17 +107,19 @@ class GemmPredictor:
             raise ValueError("calibrating needs as many m, n and k as times")
         if not (np.isfinite(measured).all() and (measured > 0).all()):
             raise ValueError("measured times must be positive numbers of seconds")
-        model, fitted = self.model, 0
+        model, fitted, smoothness = self.model, 0, None
         if model is not None and len(measured) >= _ENOUGH:
-            model, fitted = (
-                model.recalibrate(rows, columns, depths, measured),
-                len(fields(RooflineParameters)),
-            )
+            model = model.recalibrate(rows, columns, depths, measured)
+            if isinstance(model, TransferModel):
+                fitted, smoothness = _USED_UP, _SMOOTHNESS
+            else:
+                fitted = len(fields(RooflineParameters))
         plain = replace(self, model=model, correction=None, _seen={})
         found = plain._predict(rows, columns, depths)
         interval = np.log(found.seconds / found.low), np.log(found.high / found.seconds)
         errors = np.log(measured / found.seconds)
-        return replace(plain, correction=fit_correction(rows, columns, depths, errors, interval, fitted))
+        correction = fit_correction(rows, columns, depths, errors, interval, fitted, smoothness)
+        return replace(plain, correction=correction)
 
     def _remembered(self, m: int, n: int, k: int) -> Prediction:
         found = self._seen.get((m, n, k))
@@ -164,7 +169,7 @@ class GemmPredictor:
         return seconds, seconds / _ROOFLINE_FACTOR, seconds * _ROOFLINE_FACTOR, doubtful, (note,)
 
     def _fitted(
-        self, model: GEMMModel, m: FloatArray, n: FloatArray, k: FloatArray
+        self, model: GEMMModel | TransferModel, m: FloatArray, n: FloatArray, k: FloatArray
     ) -> tuple[FloatArray, FloatArray, FloatArray, NDArray[np.bool_], tuple[str, ...]]:
         seconds, low, high, octaves = model.seconds(m, n, k)
         outside, odd = octaves > 0, (n % _ALIGNED != 0) | (k % _ALIGNED != 0)
@@ -206,16 +211,20 @@ def gemm_predictor(
     sheet.operations_per_second(form.compute)
     stored = _stored(models)
     measured_as = _MEASURED_AS.get(form.name, form.name)
-    of_format = [group for group in stored.groups() if group.dtype == measured_as]
+    of_format = [
+        group for group in stored.groups() if isinstance(group, GEMMGroup) and group.dtype == measured_as
+    ]
     own = [group for group in of_format if group.gpu == sheet.name]
-    candidates = own or _kin(sheet, of_format) or [group for group in of_format if group.gpu == ANY]
-    if not own and candidates and candidates[0].gpu == ANY:
-        backend = version = None  # the model of all GPUs knows none
-    if not candidates:
+    candidates = own or _kin(sheet, of_format)
+    if candidates:
+        chosen = _choose(candidates, backend, version, sheet.name, measured_as)
+        return GemmPredictor(sheet, form, stored.model(_at_power_of(sheet, chosen), sheet, form))
+    of_any = [
+        group for group in stored.groups() if isinstance(group, TransferGroup) and group.dtype == measured_as
+    ]
+    if not of_any:
         return GemmPredictor(sheet, form)
-    group = _choose(candidates, backend, version, sheet.name, measured_as)
-    model = stored.model(group, sheet, form)
-    return GemmPredictor(sheet, form, replace(model, group=_at_power_of(sheet, group)))
+    return GemmPredictor(sheet, form, stored.model(_measured_by(of_any[0], backend, version), sheet, form))
 
 
 @functools.lru_cache(maxsize=8)
@@ -225,9 +234,7 @@ def _stored(models: Path) -> GEMMModels:
 
 def _kin(sheet: DataSheet, groups: list[GEMMGroup]) -> list[GEMMGroup]:
     """Groups of the measured GPU of the same architecture and major capability whose balance is the most alike."""
-    kin = {
-        group.gpu for group in groups if group.gpu != ANY and _same_kind(sheet, load_data_sheet(group.gpu))
-    }
+    kin = {group.gpu for group in groups if _same_kind(sheet, load_data_sheet(group.gpu))}
     if not kin:
         return []
     nearest = min(sorted(kin), key=lambda gpu: abs(np.log(_balance(sheet) / _balance(load_data_sheet(gpu)))))
@@ -250,20 +257,21 @@ def _at_power_of(sheet: DataSheet, group: GEMMGroup) -> GEMMGroup:
     """The group with the part of the peak rate that ``sheet``'s power limit sustains.
 
     GPUs of a kind spend the same energy on an operation, so that the part goes with watts per peak rate: an L4 has
-    0.6 W for a TFLOP/s where an L40S has 1.0. Between kinds that energy differs too much to tell more than that a card
-    with watts to spare is not held back.
+    0.6 W for a TFLOP/s where an L40S has 1.0.
     """
     if group.gpu == sheet.name:
         return group
-    cap = group.parameters.power_cap
-    if group.gpu == ANY:
-        spare = _watts_per_operation(sheet) / _WATTS_PER_OPERATION
-        sustained = max(cap, min(cap * spare, 1.0))
-    else:
-        sustained = min(
-            cap * _watts_per_operation(sheet) / _watts_per_operation(load_data_sheet(group.gpu)), 1.0
-        )
+    watts = _watts_per_operation(sheet) / _watts_per_operation(load_data_sheet(group.gpu))
+    sustained = min(group.parameters.power_cap * watts, 1.0)
     return replace(group, parameters=replace(group.parameters, power_cap=sustained))
+
+
+def _measured_by(group: TransferGroup, backend: str | None, version: str | None) -> TransferGroup:
+    """The group for times as the benchmark of a backend takes them; kernels of backends it does not tell apart."""
+    if backend is None:
+        return group
+    known = {name.casefold(): name for name in _PREFERRED_BACKENDS}
+    return group.measured_by(known.get(backend.casefold(), backend), version or "1.3.0")
 
 
 def _watts_per_operation(sheet: DataSheet) -> float:
@@ -296,7 +304,7 @@ def _preference(group: GEMMGroup) -> tuple[int, tuple[int, ...]]:
     return order, tuple(-number for number in (*numbers, *release))
 
 
-def _foreign(sheet: DataSheet, group: GEMMGroup) -> str:
+def _foreign(sheet: DataSheet, group: GEMMGroup | TransferGroup) -> str:
     if group.gpu == ANY:
         return f"{group.dtype} was not measured on {sheet.name}: a model of all measured GPUs answers"
     return f"{group.dtype} was not measured on {sheet.name}: {group.gpu}'s kernels at {sheet.name}'s rates"

@@ -13,6 +13,7 @@ from lapidist.hardware.gpu.data_sheet import DataSheet
 from lapidist.hardware.gpu.gemm_fit import FittedPool
 from lapidist.hardware.gpu.gemm_format import GEMMFormat
 from lapidist.hardware.gpu.gemm_model import GEMMGroup, GEMMModel, GEMMTrees
+from lapidist.hardware.gpu.gemm_transfer import ANY, FittedTransfer, TransferGroup, TransferModel
 from lapidist.hardware.gpu.packed_trees import pack, unpack
 
 BUNDLED = Path(__file__).parent / "fitted" / "gemm.zip"
@@ -20,7 +21,7 @@ _ALWAYS = (1980, 1, 1, 0, 0, 0)  # so that the same models make the same file
 _PARTS = ("residual", "low", "high")
 
 
-def write_gemm_models(path: Path, pools: Sequence[FittedPool]) -> None:
+def write_gemm_models(path: Path, pools: Sequence[FittedPool | FittedTransfer]) -> None:
     """The file appears whole or not at all.
 
     Raises
@@ -55,25 +56,30 @@ class GEMMModels:
     def __init__(self, path: Path = BUNDLED) -> None:
         self._path = path
         self._pool_of: dict[tuple[str, str, str, str], str] = {}
-        self._groups: dict[tuple[str, str, str, str], GEMMGroup] = {}
+        self._groups: dict[tuple[str, str, str, str], GEMMGroup | TransferGroup] = {}
         self._trees: dict[str, GEMMTrees] = {}
         try:
             with zipfile.ZipFile(path) as archive:
                 listing: dict[str, list[dict[str, Any]]] = json.loads(archive.read("gemm.json"))
             for pool, groups in listing.items():
                 for content in groups:
-                    group = GEMMGroup.from_dict(content)
+                    kind = TransferGroup if content["gpu"] == ANY else GEMMGroup
+                    group = kind.from_dict(content)
                     self._groups[group.key], self._pool_of[group.key] = group, pool
         except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
             raise ValueError(f"{path}: not a file of fitted GEMM models ({error})") from None
 
-    def groups(self) -> list[GEMMGroup]:
+    def groups(self) -> list[GEMMGroup | TransferGroup]:
         return [self._groups[key] for key in sorted(self._groups)]
 
-    def model(self, group: GEMMGroup, sheet: DataSheet, form: GEMMFormat) -> GEMMModel:
+    def model(
+        self, group: GEMMGroup | TransferGroup, sheet: DataSheet, form: GEMMFormat
+    ) -> GEMMModel | TransferModel:
         pool = self._pool_of[group.key]
         if pool not in self._trees:
             self._trees[pool] = self._unpack(pool)
+        if isinstance(group, TransferGroup):
+            return TransferModel(sheet, form, group, self._trees[pool])
         return GEMMModel(sheet, form, group, self._trees[pool])
 
     def _unpack(self, pool: str) -> GEMMTrees:
