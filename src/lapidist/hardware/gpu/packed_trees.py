@@ -9,6 +9,7 @@ model again.
 
 import lzma
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import lightgbm
@@ -81,14 +82,15 @@ def unpack(packed: bytes) -> lightgbm.Booster:
         of_feature = features == feature
         own_table[of_feature] = table[starts[feature] + reader.array(np.uint8, int(of_feature.sum()))]
     leaves = reader.array(np.int8, int((~splits).sum())).astype(float)
-    texts, at, first_split, first_leaf = [], 0, 0, 0
+    texts, first_split, first_leaf = [], 0, 0
+    nodes_left = iter(splits.tolist())
     for number, scale in enumerate(scales):
-        left, right = _children(splits, at)
+        left, right = _children(nodes_left)
         of_splits = slice(first_split, first_split + len(left))
         of_leaves = slice(first_leaf, first_leaf + len(left) + 1)
         tree = _Tree(features[of_splits], own_table[of_splits], leaves[of_leaves] * scale, left, right)
         texts.append(f"Tree={number}\n{tree.to_text()}")
-        at, first_split, first_leaf = at + 2 * len(left) + 1, of_splits.stop, of_leaves.stop
+        first_split, first_leaf = of_splits.stop, of_leaves.stop
     return lightgbm.Booster(model_str=_model_text(count, texts))
 
 
@@ -155,13 +157,13 @@ class _Tree:
         )
 
 
-def _children(splits: NDArray[np.bool_], root: int) -> tuple[list[int], list[int]]:
-    """Left and right child of each split of the tree whose root is node number ``root`` of all."""
+def _children(nodes: Iterator[bool]) -> tuple[list[int], list[int]]:
+    """Left and right child of each split of the tree whose root comes next; of ``nodes`` its own are taken."""
     left: list[int] = []
     right: list[int] = []
     waiting: list[int] = []  # splits whose right side comes later
     side, parent, leaves = left, -1, 0
-    for split in splits[root:].tolist():
+    for split in nodes:
         name = len(left) if split else -1 - leaves
         if parent >= 0:
             side[parent] = name
