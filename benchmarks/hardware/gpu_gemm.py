@@ -10,9 +10,11 @@ makes them again), extrapolation by fits of one measured group with the default 
 """
 
 import argparse
+import itertools
 import json
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,7 @@ from lapidist.hardware.gpu.splits import (
     scale_extrapolation,
     site20,
 )
+from lapidist.hardware.gpu.throttling import ClockFall, throttling
 
 GEMMS = "aiconfigurator_gemm.parquet"
 VIDUR = "vidur_gemm_fp16_a100.parquet"
@@ -77,12 +80,12 @@ def group(table: pd.DataFrame, system: str, backend: str, version: str, dtype: s
     return drop_repeated_shapes(found)
 
 
-def held_out(frame: pd.DataFrame, split: Split) -> dict[str, float]:
-    """Fit on the train part, judge by the test part."""
+def fitted_apart(frame: pd.DataFrame, split: Split) -> tuple[GEMMModel, pd.DataFrame]:
+    """Fitted on the train part, and the test part."""
     train, test = split.apply(frame)
     check_no_leakage(train, test)
     pool = fit_gemm_models(train)[0]
-    return judge(pool.model(pool.groups[0]), test)
+    return pool.model(pool.groups[0]), test
 
 
 def site20_beside_interpolator(table: pd.DataFrame, key: tuple[str, str, str, str]) -> dict[str, float]:
@@ -133,10 +136,49 @@ def noise(frame: pd.DataFrame, again: pd.DataFrame) -> float:
 
 
 def extrapolation(table: pd.DataFrame, data: Path) -> Iterator[tuple[str, Any]]:
+    """Besides, the law of throttling with constants chosen by the other GPUs, since its own were chosen by all."""
+    large = {}
     for system, key in BF16.items():
         frame = group(table, system, *key, "bf16")
-        yield f"{system} n <= 8192 to larger", held_out(frame, frontier(frame))
-        yield f"{system} <= 1e11 FLOP to larger", held_out(frame, scale_extrapolation(frame))
+        yield f"{system} n <= 8192 to larger", judge(*fitted_apart(frame, frontier(frame)))
+        model, test = fitted_apart(frame, scale_extrapolation(frame))
+        yield f"{system} <= 1e11 FLOP to larger", judge(model, test)
+        large[system] = model, test
+    yield "<= 1e11 FLOP to larger, throttling by the other GPUs", throttling_by_others(large)
+
+
+def throttling_by_others(large: dict[str, tuple[GEMMModel, pd.DataFrame]]) -> dict[str, dict[str, float]]:
+    """By GPU its mean error without the law, and with constants that are best for the other GPUs, each as important."""
+    falls = [
+        ClockFall(*numbers)
+        for numbers in itertools.product(
+            (1e-3, 1.5e-3, 2e-3),
+            (0.75, 1.0, 1.25, 1.5),
+            (0.0, 0.1, 0.15, 0.2, 0.25, 0.3),
+            (1.1e-12, 1.3e-12, 1.5e-12),
+        )
+    ]
+    errors = {}
+    for system, (model, test) in large.items():
+        seconds = model.seconds(*sizes(test))[0] / throttled(model, test, ClockFall())
+        errors[system] = np.array(
+            [accuracy(test["seconds"], seconds * throttled(model, test, fall)).mape for fall in falls]
+        )
+    plain = next(number for number, fall in enumerate(falls) if fall.depth == 0)
+    found = {}
+    for system, own in errors.items():
+        others = [each / each[plain] for name, each in errors.items() if name != system]
+        best = int(np.argmin(np.mean(others, axis=0)))
+        found[system] = {"without": float(own[plain]), "mape": float(own[best]), **asdict(falls[best])}
+    return found
+
+
+def throttled(model: GEMMModel, test: pd.DataFrame, fall: ClockFall) -> np.ndarray:
+    m, n, k = sizes(test)
+    largest = 2.0 ** (model.group.largest[-1] + 1)
+    return throttling(
+        2 * m * n * k, largest, model.sheet, model.format, model.group.parameters.power_cap, fall
+    )
 
 
 def quantized(table: pd.DataFrame, data: Path) -> Iterator[tuple[str, Any]]:
