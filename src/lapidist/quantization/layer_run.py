@@ -111,7 +111,10 @@ class LayerRun:
         """
 
         def project(name: str) -> Observed:
-            return Observed(float_projection(block, name, self._dtype), inputs[name])
+            # What the last one gives nobody sees.
+            is_last = name == "down"
+            projection = self._no_output if is_last else float_projection(block, name, self._dtype)
+            return Observed(projection, inputs[name])
 
         layer = make_layer(self._config, index, block, project)
         cache = self._cache(16)
@@ -128,10 +131,13 @@ class LayerRun:
         """What attention of a layer of floats gives over a cache of so many bits, for the first sequences: float32
         ``[tokens, num_heads * head_dim]``."""
         sample = hidden[: max(1, _TRIED_TOKENS // self._length)][: self._at_once]
-        layer = make_layer(
-            self._config, index, block, lambda name: float_projection(block, name, self._dtype)
-        )
+        qkv = float_projection(block, "qkv", self._dtype)
+        layer = make_layer(self._config, index, block, lambda name: qkv if name == "qkv" else self._no_output)
         return attend(layer, sample.flatten(0, 1), self._step(len(sample), self._cache(kv_bits))).float()
+
+    def _no_output(self, x: Tensor) -> Tensor:
+        """In place of a projection whose outputs do not matter: zeros."""
+        return x.new_zeros(len(x), self._config.hidden_size)
 
     def _step(
         self, sequences: int, cache: PagedKVCache, observe: AttentionStatistics | None = None
