@@ -1,11 +1,10 @@
 """TTFT and TPOT of mixture-of-experts models on H100 and H200 against public end-to-end measurements.
 
 ``python -m benchmarks.hardware.gpu_end_to_end_moe TABLE``: attention, projections and engine constants are those of
-dense models, the experts are the shipped MoE model (SGLang's kernels, whatever the engine). One constant per engine is
-fitted here, what choosing experts and sorting rows take per layer, and judged without each model. The weights of
-gpt-oss are 4-bit floats, which the public tables have only as multiplied after conversion to bf16; engines multiply
-them as they are, so that Marlin's kernel of 4-bit integers stands for them. Models with latent or linear attention
-(DeepSeek, Kimi, GLM-5, Qwen3.5) are left out: their kernels were not measured.
+dense models, the experts are the shipped MoE model (SGLang's kernels, whatever the engine); nothing is fitted here.
+The weights of gpt-oss are 4-bit floats, which the public tables have only as multiplied after conversion to bf16;
+engines multiply them as they are, so that Marlin's kernel of 4-bit integers stands for them. Models with latent or
+linear attention (DeepSeek, Kimi, GLM-5, Qwen3.5) are left out: their kernels were not measured.
 """
 
 import argparse
@@ -15,13 +14,21 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from benchmarks.hardware.measured_serving import MEMORY_SHARE, PAGE, Run, Served, gpus, read_runs, simulate
+from benchmarks.hardware.measured_serving import (
+    MEMORY_SHARE,
+    PAGE,
+    Run,
+    Served,
+    kernel_models,
+    read_runs,
+    simulate,
+)
 from benchmarks.result_file import write_result
+from lapidist.hardware.gpu.gpu import GPU
 from lapidist.hardware.gpu.moe_gpu import ExpertLayer, MoEGPU
-from lapidist.hardware.gpu.serving_overhead import BY_BACKEND, ServingOverhead
+from lapidist.hardware.gpu.serving_overhead import BY_BACKEND, NONE
 from lapidist.workload import Recipe, SequenceStep, Step, lower
 from lapidist.workload.tensor_format import TensorFormat
 
@@ -30,7 +37,6 @@ _BF16, _FP8 = TensorFormat("bf16"), TensorFormat("fp8")
 _FP8_RECIPE = Recipe("fp8", _FP8, _FP8, _BF16, _BF16)
 _RESERVED_BYTES = 2e9
 _EXPERT_BYTES = {"fp8_block": 1.0, "int4_wo": 0.53125}
-_SAMPLE = 24  # runs per engine that the constant is fitted to
 
 
 @dataclass(frozen=True)
@@ -89,26 +95,26 @@ def served(model: str, system: str, backend: str, ranks: int, expert_ranks: int)
     layer = ExpertLayer(
         shape.hidden_size, shape.inner, shape.top_k, shape.experts, dtype, tensor_ranks, expert_ranks
     )
-    hardware = [MoEGPU(gpu, layer) for gpu in gpus(system, backend)]
+    fused = BY_BACKEND[backend].quantization_seconds
+    machine = MoEGPU(GPU(system, backend, overhead=replace(NONE, quantization_seconds=fused)), layer)
     elements = 3 * shape.hidden_size * shape.inner * shape.experts * shape.num_layers / ranks
     one = lower(shape, recipe, Step((SequenceStep(1, 1),), 1), ranks)
     weights = elements * _EXPERT_BYTES[dtype] + sum(each.count * each.weight_bytes for each in one)
     kv_heads = max(1, shape.num_kv_heads // ranks)
     token = 2 * shape.num_layers * recipe.kv.byte_count(kv_heads, shape.head_dim)
-    room = MEMORY_SHARE * hardware[0].sheet.memory_bytes - weights - _RESERVED_BYTES
+    room = MEMORY_SHARE * machine.sheet.memory_bytes - weights - _RESERVED_BYTES
     pages = max(0, int(room / token / PAGE))
-    tables = hardware[:1] if recipe.name == "bf16" else hardware
-    return Served(shape, recipe, ranks, tables, lambda sequences, tokens: pages, shape.num_layers)
+    return Served(shape, recipe, ranks, [machine], lambda sequences, tokens: pages)
 
 
-def errors(runs: Sequence[Run], constants: dict[str, ServingOverhead]) -> pd.DataFrame:
+def errors(runs: Sequence[Run]) -> pd.DataFrame:
     """One row a run; ratios are forecast over measured."""
     rows = []
     for run in runs:
         found = simulate(
             run,
             served(run.model, run.system, run.backend, run.ranks, run.expert_ranks),
-            constants[run.backend],
+            BY_BACKEND[run.backend],
         )
         ttft, tpot = found[0] / run.ttft_seconds, found[1] / run.tpot_seconds
         rows.append(
@@ -118,8 +124,6 @@ def errors(runs: Sequence[Run], constants: dict[str, ServingOverhead]) -> pd.Dat
                 "backend": run.backend,
                 "ranks": run.ranks,
                 "expert_ranks": run.expert_ranks,
-                "layers": MODELS[run.model][0].num_layers,
-                "tpot_seconds": run.tpot_seconds,
                 "ttft_ratio": ttft,
                 "tpot_ratio": tpot,
                 "ttft": abs(ttft - 1),
@@ -127,18 +131,6 @@ def errors(runs: Sequence[Run], constants: dict[str, ServingOverhead]) -> pd.Dat
             }
         )
     return pd.DataFrame(rows)
-
-
-def fit(bare: pd.DataFrame) -> float:
-    """Seconds per layer that make the mean absolute log error of TPOT least: every token pays them once a layer."""
-    grid = np.arange(0.0, 101e-6, 1e-6)
-    shift = grid[:, None] * (bare["layers"] / bare["tpot_seconds"]).to_numpy()
-    error = np.abs(np.log(bare["tpot_ratio"].to_numpy() + shift))
-    return float(grid[np.minimum(error, 0.5).mean(axis=1).argmin()])
-
-
-def with_routing(seconds: dict[str, float]) -> dict[str, ServingOverhead]:
-    return {backend: replace(BY_BACKEND[backend], routing_seconds=each) for backend, each in seconds.items()}
 
 
 def medians(found: pd.DataFrame, by: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -160,39 +152,22 @@ def main() -> None:
     )
     parser.add_argument("table", type=Path)
     runs = [run for run in read_runs(parser.parse_args().table, tuple(MODELS)) if run.system in SYSTEMS]
-    some = []
-    for backend in BY_BACKEND:
-        own = [run for run in runs if run.backend == backend]
-        some += own[:: max(1, len(own) // _SAMPLE)]
-    bare = errors(some, with_routing(dict.fromkeys(BY_BACKEND, 0.0)))
-    fitted = {backend: fit(part) for backend, part in bare.groupby("backend")}
-    print({backend: f"{seconds * 1e6:.0f} us per layer" for backend, seconds in fitted.items()}, flush=True)
-    frames = {"shipped": errors(runs, BY_BACKEND), "fitted": errors(runs, with_routing(fitted))}
-    held = []
-    for model in MODELS:
-        others = bare[bare["model"] != model]
-        # An engine that ran no other model is answered by all engines.
-        constants = {
-            backend: fit(part if len(part := others[others["backend"] == backend]) else others)
-            for backend in BY_BACKEND
-        }
-        held.append(errors([run for run in runs if run.model == model], with_routing(constants)))
-    frames["model_held_out"] = pd.concat(held, ignore_index=True)
-    result: dict[str, Any] = {"goal": {"tpot": 0.10, "ttft": 0.20}, "routing_seconds": fitted}
-    for name, found in frames.items():
-        result[name] = {
-            "all": medians(found)[0],
-            "by_gpu": medians(found, ["gpu"]),
-            "by_model_gpu_and_backend": medians(found, ["model", "gpu", "backend"]),
-            "by_ranks": medians(found, ["model", "backend", "ranks", "expert_ranks"]),
-        }
-        everything = result[name]["all"]
-        print(f"{name}: {len(found)} runs, TPOT {everything['tpot']:.1%}, TTFT {everything['ttft']:.1%}")
-        for row in result[name]["by_model_gpu_and_backend"]:
-            print(
-                f"  {row['model']} {row['gpu']} {row['backend']}: {row['runs']} runs, TPOT {row['tpot']:.1%} (ratio "
-                f"{row['tpot_ratio']:.2f}), TTFT {row['ttft']:.1%} (ratio {row['ttft_ratio']:.2f})"
-            )
+    found = errors(runs)
+    result: dict[str, Any] = {
+        "goal": {"tpot": 0.10, "ttft": 0.20},
+        "kernel_models": kernel_models(),
+        "all": medians(found)[0],
+        "by_gpu": medians(found, ["gpu"]),
+        "rows": medians(found, ["model", "gpu", "backend"]),
+        "by_ranks": medians(found, ["model", "backend", "ranks", "expert_ranks"]),
+    }
+    for row in result["rows"]:
+        print(
+            f"{row['model']} {row['gpu']} {row['backend']}: {row['runs']} runs, TPOT {row['tpot']:.1%} (ratio "
+            f"{row['tpot_ratio']:.2f}), TTFT {row['ttft']:.1%} (ratio {row['ttft_ratio']:.2f})"
+        )
+    everything = result["all"]
+    print(f"all: {len(found)} runs, TPOT {everything['tpot']:.1%}, TTFT {everything['ttft']:.1%}")
     print(write_result("gpu_end_to_end_moe", result))
 
 

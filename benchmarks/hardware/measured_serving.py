@@ -19,6 +19,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,11 @@ import numpy as np
 import pandas as pd
 
 from lapidist.hardware.estimate import Hardware
+from lapidist.hardware.gpu.attention_store import BUNDLED as ATTENTION
 from lapidist.hardware.gpu.data_sheet import load_data_sheet
+from lapidist.hardware.gpu.gemm_store import BUNDLED as GEMMS
 from lapidist.hardware.gpu.gpu import GPU
+from lapidist.hardware.gpu.moe_predictor import BUNDLED as EXPERTS
 from lapidist.hardware.gpu.serving_overhead import NONE, ServingOverhead
 from lapidist.models.config import ModelConfig
 from lapidist.planner.batching import BATCHING_BY_BACKEND, MIXED, Batching
@@ -121,6 +125,11 @@ class Run:
         return generate_trace(REQUESTS_PER_CLIENT * self.clients, float("inf"), prompt, output)
 
 
+def kernel_models() -> dict[str, str]:
+    """Which fitted models of kernels answered: the beginning of each file's SHA-256."""
+    return {path.name: sha256(path.read_bytes()).hexdigest()[:12] for path in (GEMMS, ATTENTION, EXPERTS)}
+
+
 def read_runs(path: Path, models: Sequence[str]) -> list[Run]:
     """Runs of one worker each, of these models and on GPUs that have a data sheet, in the table's order."""
     table = pd.read_parquet(path)
@@ -188,15 +197,14 @@ class Served:
         ranks: int,
         hardware: Sequence[Hardware],
         num_pages: Callable[[int, int], int],
-        expert_layers: int = 0,
     ) -> None:
         """``num_pages`` of so many sequences at most, and tokens a step; see ``MemoryFit``."""
-        self.num_pages, self._layers, self._expert_layers = num_pages, shape.num_layers, expert_layers
+        self.num_pages, self._layers = num_pages, shape.num_layers
         self._tables = [TabledStepCost(each, shape, recipe, ranks) for each in hardware]
 
     def cost(self, overhead: ServingOverhead) -> "_Overheads":
         """Of steps, for a simulation."""
-        return _Overheads(self._tables, self._layers, self._expert_layers, overhead)
+        return _Overheads(self._tables, self._layers, overhead)
 
 
 @dataclass
@@ -205,20 +213,15 @@ class _Overheads:
 
     tables: Sequence[TabledStepCost]
     layers: int
-    expert_layers: int
     overhead: ServingOverhead
 
     def step(self, decodes: Sequence[int], chunks: Sequence[SequenceStep], logit_rows: int) -> Cost:
         bare = self._between([table.step(decodes, chunks, logit_rows)[0] for table in self.tables])
-        return bare + self._beside(len(decodes) + len(chunks), bool(chunks)), 0.0
+        return bare + self.overhead.seconds(self.layers, len(decodes) + len(chunks), bool(chunks)), 0.0
 
     def decode_run(self, kv_lengths: Sequence[int], steps: int) -> tuple[Floats, Floats]:
         bare = self._between([table.decode_run(kv_lengths, steps)[0] for table in self.tables])
-        return bare + self._beside(len(kv_lengths), False), np.zeros(steps)
-
-    def _beside(self, sequences: int, prefill: bool) -> float:
-        routing = self.expert_layers * self.overhead.routing_seconds
-        return self.overhead.seconds(self.layers, sequences, prefill) + routing
+        return bare + self.overhead.seconds(self.layers, len(kv_lengths), False), np.zeros(steps)
 
     def _between(self, found: Sequence[Any]) -> Any:
         low, high = _QUANTIZATIONS

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.hardware.measured_serving import DENSE, Run, read_runs
+from benchmarks.hardware.measured_serving import DENSE, Run, kernel_models, read_runs
 from benchmarks.result_file import write_result
 from lapidist.models.config import ModelConfig
 from lapidist.planner.machines import find_machine
@@ -34,6 +34,7 @@ def main() -> None:
     rows = [forecast(run) for run in read_runs(args.table, tuple(DENSE))[:: args.every]]
     result = {
         "goal": GOALS,
+        "kernel_models": kernel_models(),
         "runs": len(rows),
         "all": medians(rows)[0],
         "by_gpu": medians(rows, "gpu"),

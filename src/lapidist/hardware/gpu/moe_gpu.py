@@ -74,7 +74,7 @@ class MoEGPU:
         estimate = self.gpu.step(kept)
         if not tokens:
             return estimate
-        added = layers * (self._expert_seconds(tokens) + self.gpu.overhead.routing_seconds)
+        added = layers * self._expert_seconds(tokens)
         share = (estimate.seconds + added) / estimate.seconds
         interval = estimate.interval_seconds
         return replace(

@@ -20,8 +20,6 @@ class ServingOverhead:
     request_seconds : once per request before its first step: HTTP, tokenization, admission.
     layer_seconds : per layer: gaps that no kernel measurement contains.
     prefill_seconds : per step with prefill tokens, which run without a recorded CUDA graph.
-    routing_seconds : per layer of experts: choosing them, sorting and quantizing rows, which no kernel measurement
-        contains. What it was fitted to: ``benchmarks/hardware/gpu_end_to_end_moe.py``.
     """
 
     step_seconds: float
@@ -30,7 +28,6 @@ class ServingOverhead:
     request_seconds: float
     layer_seconds: float = 1e-6
     prefill_seconds: float = 4e-3
-    routing_seconds: float = 15e-6
 
     def seconds(self, layers: int, sequences: float, prefill: bool) -> float:
         """Of one step, beside its kernels."""
@@ -38,7 +35,7 @@ class ServingOverhead:
         return found + (self.prefill_seconds if prefill else 0.0)
 
 
-NONE = ServingOverhead(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+NONE = ServingOverhead(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 TYPICAL = ServingOverhead(0.41e-3, 15e-6, 7.3e-6, 24e-3, 0.8e-6, 4.7e-3)
 BY_BACKEND: dict[str, ServingOverhead] = {
     "trtllm": ServingOverhead(0.38e-3, 9.6e-6, 6.9e-6, 28e-3, 0.85e-6, 4.2e-3),
