@@ -14,7 +14,7 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from lapidist.hardware.gpu.gemm_format import gemm_format
 from lapidist.hardware.gpu.gemm_model import GEMMModel
 from lapidist.hardware.gpu.gemm_predictor import GemmPredictor, gemm_predictor
 from lapidist.hardware.gpu.gemm_store import BUNDLED, GEMMModels
-from lapidist.hardware.gpu.gemm_transfer import fit_transfer
+from lapidist.hardware.gpu.gemm_transfer import TransferModel, fit_transfer
 from lapidist.hardware.gpu.leakage import check_no_leakage
 from lapidist.hardware.gpu.measurements import read_gemm_table, select
 from lapidist.hardware.gpu.splits import (
@@ -42,6 +42,7 @@ from lapidist.hardware.gpu.splits import (
     site20,
 )
 from lapidist.hardware.gpu.throttling import ClockFall, throttling
+from recipes.gpu_models.fit_gemm import transfer_members, usable
 
 GEMMS = "aiconfigurator_gemm.parquet"
 VIDUR = "vidur_gemm_fp16_a100.parquet"
@@ -108,7 +109,7 @@ def site20_beside_interpolator(table: pd.DataFrame, key: tuple[str, str, str, st
     }
 
 
-def judge(model: GEMMModel, test: pd.DataFrame) -> dict[str, float]:
+def judge(model: GEMMModel | TransferModel, test: pd.DataFrame) -> dict[str, float]:
     seconds, low, high, _ = model.seconds(*sizes(test))
     measured = test["seconds"].to_numpy()
     errors = accuracy(measured, seconds).to_dict()
@@ -189,35 +190,58 @@ def quantized(table: pd.DataFrame, data: Path) -> Iterator[tuple[str, Any]]:
 
 
 def new_gpu(table: pd.DataFrame, data: Path) -> Iterator[tuple[str, Any]]:
-    """bf16 on a GPU of which nothing, or a few points, are known; its siblings are unknown too."""
-    keys = {**BF16, "h100_sxm": ("TRTLLM", "1.3.0rc20")}
-    members = [rows_of(group(table, system, *key, "bf16")) for system, key in keys.items()]
-    for family in ({"h100", "h200"}, {"a100"}, {"b200"}, {"l40s"}, {"rtx-pro-6000"}):
-        pool = fit_transfer([rows for rows in members if rows.key[0] not in family])
-        for rows in (rows for rows in members if rows.key[0] in family):
-            model = GEMMModel(rows.sheet, gemm_format("bf16"), pool.groups[0], pool.trees)
-            yield rows.key[0], {"0 points": judge(model, rows.frame), **few(model, rows.frame)}
+    """GPUs of which nothing, or a few points, are known; siblings are unknown, too. bf16 first, then the others."""
+    for label, members in tables_of_gpus(table).items():
+        families = sorted({family(rows) for rows in members})
+        for left_out in families if len(families) > 1 else []:
+            pool = fit_transfer([rows for rows in members if family(rows) != left_out])
+            for rows in (rows for rows in members if family(rows) == left_out):
+                model = pool.model(rows.sheet)
+                model = replace(model, group=model.group.measured_by(*rows.key[1:]))
+                name = rows.key[0] if label == "bf16" else f"{label} {rows.key[0]}"
+                yield name, {"0 points": judge(model, rows.frame), **few(model, rows.frame)}
+
+
+def tables_of_gpus(table: pd.DataFrame) -> dict[str, list[GEMMRows]]:
+    """By format those that the bundled models of any GPU are fitted on, and of other backends one of each GPU."""
+    found = transfer_members(usable(table))
+    found = {dtype: found[dtype] for dtype in ("bf16", *(dtype for dtype in found if dtype != "bf16"))}
+    for dtype, backend in (("bf16", "VLLM"), ("bf16", "SGLang"), ("fp8", "VLLM"), ("fp8", "SGLang")):
+        of_backend = table[(table["backend"] == backend) & (table["dtype"] == dtype)]
+        newest = of_backend.groupby("system", observed=True)["version"].max()
+        found[f"{dtype} {backend}"] = [
+            rows_of(group(table, str(system), backend, version, dtype)) for system, version in newest.items()
+        ]
+    return found
+
+
+def family(rows: GEMMRows) -> tuple[str, str]:
+    """GPUs that run the same kernels at nearly the same rates."""
+    return rows.sheet.architecture, rows.sheet.compute_capability.split(".")[0]
 
 
 def rows_of(frame: pd.DataFrame) -> GEMMRows:
     return next(iter(pools_of(frame).values()))[0]
 
 
-def few(model: GEMMModel, frame: pd.DataFrame) -> dict[str, Any]:
-    """Mean over draws of the points."""
+def few(model: GEMMModel | TransferModel, frame: pd.DataFrame) -> dict[str, Any]:
+    """Mean over draws of the points; beside it what a common factor of the points alone does."""
     found: dict[str, Any] = {}
     predictor = GemmPredictor(model.sheet, model.format, model)
     for points in FEW:
-        errors, covered = [], []
+        errors, covered, scaled = [], [], []
         for seed in range(DRAWS):
             known, rest = few_points(len(frame), points, seed).apply(frame)
+            factor = np.median(known["seconds"] / predictor.predict(*sizes(known)).seconds)
             answer = predictor.calibrated(*sizes(known), known["seconds"]).predict(*sizes(rest))
             measured = rest["seconds"].to_numpy()
             errors.append(accuracy(measured, answer.seconds).mape)
+            scaled.append(accuracy(measured, factor * predictor.predict(*sizes(rest)).seconds).mape)
             covered.append(float(((measured >= answer.low) & (measured <= answer.high)).mean()))
         found[f"{points} points"] = {
             "mape": float(np.mean(errors)),
             "worst_draw_mape": max(errors),
+            "one_factor_mape": float(np.mean(scaled)),
             "coverage": float(np.mean(covered)),
         }
     return found
@@ -249,7 +273,7 @@ def other_sources(table: pd.DataFrame, data: Path) -> Iterator[tuple[str, Any]]:
     )
 
 
-def few_of(model: GEMMModel | None, frame: pd.DataFrame) -> dict[str, Any]:
+def few_of(model: GEMMModel | TransferModel | None, frame: pd.DataFrame) -> dict[str, Any]:
     assert model is not None
     return {"0 points": judge(model, frame), **few(model, frame)}
 

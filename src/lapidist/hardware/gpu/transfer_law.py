@@ -40,6 +40,10 @@ _LARGEST_EFFICIENCY = 1.1  # of the fitted form, that tiles of any size stay bel
 _LARGEST_TILE = 128.0 * 256.0
 # Who shares reads from L2: clusters by two each way; pairs of SMs double that.
 _SHARING_BY_MAJOR = {9: 2.0, 10: 4.0}
+# TensorRT-LLM's SmoothQuant kernels are Ampere's: no clusters, and on later compute dies that part of the peak
+# at best (62.9 % on Hopper: Luo et al., arXiv 2402.13499, 2024).
+_AMPERE_KERNELS = {"sq"}
+_AMPERE_KERNELS_LATER = 0.63
 _ON_COMPUTE_DIES = {"compute_die_l2_bytes_per_cycle", "compute_die_l2_share"}
 _ON_GRAPHICS_DIES = {"graphics_die_l2_bytes_per_cycle", "graphics_die_l2_share"}
 # How sharply a working set falls out of L2: measured on L40S and RTX PRO 6000 between 1.0 and 1.1 of its size.
@@ -101,8 +105,7 @@ class TransferRows:
 
 def on_compute_die(sheet: DataSheet) -> bool:
     """Whether the die is of the line for computing: GP100, GV100, GA100, GH100, GB100 and GB110."""
-    major, minor = sheet.compute_capability.split(".")
-    return major == "10" or (minor == "0" and int(major) < 10)
+    return _major(sheet) == 10 or (_major(sheet) < 10 and sheet.compute_capability.endswith(".0"))
 
 
 def launch_seconds(sheet: DataSheet, parameters: TransferParameters) -> float:
@@ -113,7 +116,7 @@ def launch_seconds(sheet: DataSheet, parameters: TransferParameters) -> float:
 def transfer_terms(rows: TransferRows, parameters: TransferParameters) -> RooflineTerms:
     """Expected time of one call and its parts, as :func:`roofline_terms` has it for a GPU that was measured."""
     m, n, k, sheet, form = rows.m, rows.n, rows.k, rows.sheet, rows.form
-    units = sheet.operations_per_second(form.compute, "max") / (sheet.sms * sheet.max_mhz * 1e6)
+    units = _operations_per_cycle(sheet, form)
     least_split = parameters.least_split * (units / _OPERATIONS_PER_CYCLE) ** _SPLIT_POWER
     down, across = np.ceil(m / TILES[:, :1]), np.ceil(n / TILES[:, 1:])
     split = np.maximum(np.minimum(sheet.sms / (down * across), k / least_split), 1.0)
@@ -122,7 +125,7 @@ def transfer_terms(rows: TransferRows, parameters: TransferParameters) -> Roofli
         _compute(np.ceil(waves - 1e-9), k / split, units, sheet, parameters),
         gemm_flops(m, n, k) / _sustained_rate(sheet, form, parameters),
     )
-    l2_bandwidth = _l2_bytes_per_cycle(sheet, parameters) * sheet.sms * sheet.max_mhz * 1e6
+    l2_bandwidth = _l2_bytes_per_cycle(sheet, form, parameters) * sheet.sms * sheet.max_mhz * 1e6
     memory_bandwidth = parameters.memory_efficiency * sheet.memory_bytes_per_second
     on_compute = on_compute_die(sheet)
     share = parameters.compute_die_l2_share if on_compute else parameters.graphics_die_l2_share
@@ -180,12 +183,23 @@ def _sustained_rate(sheet: DataSheet, form: GEMMFormat, parameters: TransferPara
     )
 
 
-def _l2_bytes_per_cycle(sheet: DataSheet, parameters: TransferParameters) -> float:
+def _operations_per_cycle(sheet: DataSheet, form: GEMMFormat) -> float:
+    """Of an SM's units, as the format's kernels can use them."""
+    peak = sheet.operations_per_second(form.compute, "max") / (sheet.sms * sheet.max_mhz * 1e6)
+    later = on_compute_die(sheet) and _major(sheet) > 8
+    return peak * _AMPERE_KERNELS_LATER if later and form.name in _AMPERE_KERNELS else peak
+
+
+def _l2_bytes_per_cycle(sheet: DataSheet, form: GEMMFormat, parameters: TransferParameters) -> float:
     """Of an SM; what it shares with others counts for each."""
     if not on_compute_die(sheet):
         return parameters.graphics_die_l2_bytes_per_cycle
-    sharing = _SHARING_BY_MAJOR.get(int(sheet.compute_capability.split(".")[0]), 1.0)
+    sharing = 1.0 if form.name in _AMPERE_KERNELS else _SHARING_BY_MAJOR.get(_major(sheet), 1.0)
     return parameters.compute_die_l2_bytes_per_cycle * sharing
+
+
+def _major(sheet: DataSheet) -> int:
+    return int(sheet.compute_capability.split(".")[0])
 
 
 def _read_again(rows: TransferRows, capacity: float) -> FloatArray:
