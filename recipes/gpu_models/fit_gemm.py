@@ -1,7 +1,7 @@
 """Fits the GEMM models that ship with Lapidist: ``python -m recipes.gpu_models.fit_gemm DATA OUT``.
 
 DATA is a folder with ``aiconfigurator_gemm.parquet`` (NVIDIA aiconfigurator, Apache-2.0); OUT is the file of models,
-in the repository ``src/lapidist/hardware/gpu/fitted/gemm.zip``. One core fits them in about seven minutes. Tables of
+in the repository ``src/lapidist/hardware/gpu/fitted/gemm.zip``. One core fits them in about eight minutes. Tables of
 vLLM's fp8_block kernels are left out: from 0.22 on they hold the host's overhead, not the kernel's time.
 """
 
