@@ -5,7 +5,7 @@ dense models under TensorRT-LLM, vLLM and SGLang, simulated step by step as ``la
 and the batching that ``measured_serving`` tells of. Kernels come from the shipped models. Six constants per engine are
 fitted: once to all its runs, and once without each model and without each GPU, which is how they are judged on what
 they have not seen. A sample of the runs is fitted, by first differences about the constants that ship; every error
-reported is that of a simulation. What ships (``serving_overhead.py``) is what is fitted to all runs, rounded.
+reported is that of a simulation. What ships (``serving_overhead.py``) is such a fit to all runs, rounded.
 """
 
 import argparse
