@@ -198,8 +198,11 @@ def new_gpu(table: pd.DataFrame, data: Path) -> Iterator[tuple[str, Any]]:
             for rows in (rows for rows in members if family(rows) == left_out):
                 model = pool.model(rows.sheet)
                 model = replace(model, group=model.group.measured_by(*rows.key[1:]))
-                name = rows.key[0] if label == "bf16" else f"{label} {rows.key[0]}"
-                yield name, {"0 points": judge(model, rows.frame), **few(model, rows.frame)}
+                found = {"0 points": judge(model, rows.frame)}
+                if label == "bf16":
+                    yield rows.key[0], found | few(model, rows.frame)
+                else:
+                    yield f"{label} {rows.key[0]}", found | few(model, rows.frame, FEW[:1], draws=2)
 
 
 def tables_of_gpus(table: pd.DataFrame) -> dict[str, list[GEMMRows]]:
@@ -208,7 +211,7 @@ def tables_of_gpus(table: pd.DataFrame) -> dict[str, list[GEMMRows]]:
     found = {dtype: found[dtype] for dtype in ("bf16", *(dtype for dtype in found if dtype != "bf16"))}
     for dtype, backend in (("bf16", "VLLM"), ("bf16", "SGLang"), ("fp8", "VLLM"), ("fp8", "SGLang")):
         of_backend = table[(table["backend"] == backend) & (table["dtype"] == dtype)]
-        newest = of_backend.groupby("system", observed=True)["version"].max()
+        newest = of_backend["version"].astype(str).groupby(of_backend["system"], observed=True).max()
         found[f"{dtype} {backend}"] = [
             rows_of(group(table, str(system), backend, version, dtype)) for system, version in newest.items()
         ]
@@ -224,19 +227,26 @@ def rows_of(frame: pd.DataFrame) -> GEMMRows:
     return next(iter(pools_of(frame).values()))[0]
 
 
-def few(model: GEMMModel | TransferModel, frame: pd.DataFrame) -> dict[str, Any]:
+def few(
+    model: GEMMModel | TransferModel,
+    frame: pd.DataFrame,
+    sizes_of_draws: tuple[int, ...] = FEW,
+    draws: int = DRAWS,
+) -> dict[str, Any]:
     """Mean over draws of the points; beside it what a common factor of the points alone does."""
     found: dict[str, Any] = {}
     predictor = GemmPredictor(model.sheet, model.format, model)
-    for points in FEW:
+    plain = predictor.predict(*sizes(frame)).seconds
+    for points in sizes_of_draws:
         errors, covered, scaled = [], [], []
-        for seed in range(DRAWS):
-            known, rest = few_points(len(frame), points, seed).apply(frame)
-            factor = np.median(known["seconds"] / predictor.predict(*sizes(known)).seconds)
+        for seed in range(draws):
+            drawn = few_points(len(frame), points, seed)
+            known, rest = drawn.apply(frame)
+            factor = np.median(known["seconds"] / plain[drawn.train])
             answer = predictor.calibrated(*sizes(known), known["seconds"]).predict(*sizes(rest))
             measured = rest["seconds"].to_numpy()
             errors.append(accuracy(measured, answer.seconds).mape)
-            scaled.append(accuracy(measured, factor * predictor.predict(*sizes(rest)).seconds).mape)
+            scaled.append(accuracy(measured, factor * plain[drawn.test]).mape)
             covered.append(float(((measured >= answer.low) & (measured <= answer.high)).mean()))
         found[f"{points} points"] = {
             "mape": float(np.mean(errors)),

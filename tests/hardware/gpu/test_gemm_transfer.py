@@ -79,6 +79,15 @@ def test_interval_knows_that_gpus_differ(pool: FittedTransfer) -> None:
     assert ratios[1] > 1.5 * ratios[0]
 
 
+def test_one_generation_tells_nothing_of_others() -> None:
+    rows = rows_of(made_up("l40s"))
+    alone, sure = fit_transfer([rows], QUICK), fit_transfer([rows], QUICK, judge=False)
+    shape = tuple(np.array([value]) for value in (512.0, 4096.0, 4096.0))
+    _, low, high, _ = model_of(alone, "h100").seconds(*shape)
+    assert high[0] / low[0] > 1.8
+    assert alone.groups[0].widening > sure.groups[0].widening == 0
+
+
 def test_fifty_points_tell_a_launch_and_a_factor(pool: FittedTransfer) -> None:
     truth = made_up("rtx-pro-6000", 1.4, replace(LAW, launch_seconds=6e-6))
     known = np.zeros(len(truth), dtype=bool)

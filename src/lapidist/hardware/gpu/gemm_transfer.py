@@ -40,6 +40,7 @@ _OUTSIDE, _PER_OCTAVE = (
 )  # the interval outside of the measured sizes is this much wider, per octave besides
 _FLOOR = 0.8  # of the shortest time ever measured: nothing shorter is predicted
 _LEAST_WIDTH = 0.005
+_ALONE = 0.3  # widening by what generations differ, as they do in bf16, where only one was measured
 _ASSUMED = ("TRTLLM", "1.3.0")  # whose benchmark an answer is about unless asked otherwise
 
 
@@ -216,7 +217,7 @@ def fit_transfer(
         smallest=smallest,
         largest=largest,
         shortest_seconds=float(seconds.min()),
-        widening=_widening(left_out, size),
+        widening=_widening(left_out, size) if len(families) > 1 else _ALONE * judge,
         rows=len(m),
         errors=_report([each.errors for each in left_out]),
     )
@@ -310,9 +311,6 @@ def _widening(left_out: Sequence[_LeftOut], size: TreeSize) -> float:
 
     Halved: those trees know one generation less than the ones that are used, and more GPUs agree less by chance.
     """
-    families = sorted({each.family for each in left_out})
-    if len(families) < 2:
-        return 0.0
     scores = []
     for each in left_out:
         low, high = _ends([other for other in left_out if other.family != each.family], size)
