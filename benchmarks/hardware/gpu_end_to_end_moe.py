@@ -1,10 +1,11 @@
-"""TTFT and TPOT of mixture-of-experts models on H100 and H200 against public end-to-end measurements.
+"""TTFT and TPOT of mixture-of-experts models on GPUs against public end-to-end measurements.
 
 ``python -m benchmarks.hardware.gpu_end_to_end_moe TABLE``: attention, projections and engine constants are those of
 dense models, the experts are the shipped MoE model (SGLang's kernels, whatever the engine); nothing is fitted here.
 The weights of gpt-oss are 4-bit floats, which the public tables have only as multiplied after conversion to bf16;
-engines multiply them as they are, so that Marlin's kernel of 4-bit integers stands for them. Models with latent or
-linear attention (DeepSeek, Kimi, GLM-5, Qwen3.5) are left out: their kernels were not measured.
+engines multiply them as they are, so that Marlin's kernel of 4-bit integers stands for them. Experts were measured on
+H100 and H200, so that B200 and B300 are answered by those, there with 4-bit floats at the law's rate. Models with
+latent or linear attention (DeepSeek, Kimi, GLM-5, Qwen3.5) are left out: their kernels were not measured.
 """
 
 import argparse
@@ -26,17 +27,18 @@ from benchmarks.hardware.measured_serving import (
     simulate,
 )
 from benchmarks.result_file import write_result
+from lapidist.hardware.gpu.data_sheet import load_data_sheet
 from lapidist.hardware.gpu.gpu import GPU
 from lapidist.hardware.gpu.moe_gpu import ExpertLayer, MoEGPU
 from lapidist.hardware.gpu.serving_overhead import BY_BACKEND, NONE
 from lapidist.workload import Recipe, SequenceStep, Step, lower
 from lapidist.workload.tensor_format import TensorFormat
 
-SYSTEMS = ("h100_sxm", "h200_sxm")
+MEASURED = ("h100", "h200")  # with tables of experts
 _BF16, _FP8 = TensorFormat("bf16"), TensorFormat("fp8")
 _FP8_RECIPE = Recipe("fp8", _FP8, _FP8, _BF16, _BF16)
 _RESERVED_BYTES = 2e9
-_EXPERT_BYTES = {"fp8_block": 1.0, "int4_wo": 0.53125}
+_EXPERT_BYTES = {"fp8_block": 1.0, "int4_wo": 0.53125, "nvfp4": 0.5625}
 
 
 @dataclass(frozen=True)
@@ -89,20 +91,23 @@ MODELS: dict[str, tuple[MoEShape, str, Recipe]] = {
 
 
 @cache
-def served(model: str, system: str, backend: str, ranks: int, expert_ranks: int) -> Served:
+def served(model: str, system: str, backend: str, recipe_name: str, ranks: int, expert_ranks: int) -> Served:
     shape, dtype, recipe = MODELS[model]
+    sheet = load_data_sheet(system)
+    if recipe_name.startswith("nvfp4") and "fp4" in sheet.operations_per_cycle_per_sm:
+        dtype = "nvfp4"
     tensor_ranks = max(1, ranks // expert_ranks)
     layer = ExpertLayer(
         shape.hidden_size, shape.inner, shape.top_k, shape.experts, dtype, tensor_ranks, expert_ranks
     )
     fused = BY_BACKEND[backend].quantization_seconds
-    machine = MoEGPU(GPU(system, backend, overhead=replace(NONE, quantization_seconds=fused)), layer)
+    machine = MoEGPU(GPU(sheet, backend, overhead=replace(NONE, quantization_seconds=fused)), layer)
     elements = 3 * shape.hidden_size * shape.inner * shape.experts * shape.num_layers / ranks
     one = lower(shape, recipe, Step((SequenceStep(1, 1),), 1), ranks)
     weights = elements * _EXPERT_BYTES[dtype] + sum(each.count * each.weight_bytes for each in one)
     kv_heads = max(1, shape.num_kv_heads // ranks)
     token = 2 * shape.num_layers * recipe.kv.byte_count(kv_heads, shape.head_dim)
-    room = MEMORY_SHARE * machine.sheet.memory_bytes - weights - _RESERVED_BYTES
+    room = MEMORY_SHARE * sheet.memory_bytes - weights - _RESERVED_BYTES
     pages = max(0, int(room / token / PAGE))
     return Served(shape, recipe, ranks, [machine], lambda sequences, tokens: pages)
 
@@ -113,7 +118,7 @@ def errors(runs: Sequence[Run]) -> pd.DataFrame:
     for run in runs:
         found = simulate(
             run,
-            served(run.model, run.system, run.backend, run.ranks, run.expert_ranks),
+            served(run.model, run.system, run.backend, run.recipe, run.ranks, run.expert_ranks),
             BY_BACKEND[run.backend],
         )
         ttft, tpot = found[0] / run.ttft_seconds, found[1] / run.tpot_seconds
@@ -122,6 +127,7 @@ def errors(runs: Sequence[Run]) -> pd.DataFrame:
                 "model": run.model,
                 "gpu": run.system.removesuffix("_sxm"),
                 "backend": run.backend,
+                "recipe": run.recipe.split("-")[0],
                 "ranks": run.ranks,
                 "expert_ranks": run.expert_ranks,
                 "ttft_ratio": ttft,
@@ -151,23 +157,26 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("table", type=Path)
-    runs = [run for run in read_runs(parser.parse_args().table, tuple(MODELS)) if run.system in SYSTEMS]
-    found = errors(runs)
+    found = errors(read_runs(parser.parse_args().table, tuple(MODELS)))
+    measured = found["gpu"].isin(MEASURED)
     result: dict[str, Any] = {
         "goal": {"tpot": 0.10, "ttft": 0.20},
         "kernel_models": kernel_models(),
-        "all": medians(found)[0],
+        "all": medians(found[measured])[0],
+        "gpus_without_measured_experts": medians(found[~measured])[0],
         "by_gpu": medians(found, ["gpu"]),
-        "rows": medians(found, ["model", "gpu", "backend"]),
+        "rows": medians(found, ["model", "gpu", "backend", "recipe"]),
         "by_ranks": medians(found, ["model", "backend", "ranks", "expert_ranks"]),
     }
     for row in result["rows"]:
         print(
-            f"{row['model']} {row['gpu']} {row['backend']}: {row['runs']} runs, TPOT {row['tpot']:.1%} (ratio "
-            f"{row['tpot_ratio']:.2f}), TTFT {row['ttft']:.1%} (ratio {row['ttft_ratio']:.2f})"
+            f"{row['model']} {row['gpu']} {row['backend']} {row['recipe']}: {row['runs']} runs, TPOT {row['tpot']:.1%} "
+            f"(ratio {row['tpot_ratio']:.2f}), TTFT {row['ttft']:.1%} (ratio {row['ttft_ratio']:.2f})"
         )
-    everything = result["all"]
-    print(f"all: {len(found)} runs, TPOT {everything['tpot']:.1%}, TTFT {everything['ttft']:.1%}")
+    for name in ("all", "gpus_without_measured_experts"):
+        print(
+            f"{name}: {result[name]['runs']} runs, TPOT {result[name]['tpot']:.1%}, TTFT {result[name]['ttft']:.1%}"
+        )
     print(write_result("gpu_end_to_end_moe", result))
 
 

@@ -56,6 +56,14 @@ def test_unmeasured_gpus_and_formats_are_said_to_be_so() -> None:
     assert "not measured on b200" in answer.notes[0]
 
 
+def test_four_bit_floats_read_half_of_what_eight_bits_do_and_say_that_nobody_measured_them() -> None:
+    b200 = moe_predictor("b200")
+    fp8, fp4 = (b200.predict(64, 4096, 1536, 8, 128, dtype=each) for each in ("fp8_block", "nvfp4"))
+    assert 0.5 < fp4.seconds[0] / fp8.seconds[0] < 0.75
+    assert fp4.low_confidence.all()
+    assert "in nvfp4 were not measured on b200" in fp4.notes[0]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

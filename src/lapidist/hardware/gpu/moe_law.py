@@ -15,6 +15,7 @@ FORMATS: dict[str, tuple[ComputeType, float]] = {
     "fp8_block": ("fp8", 1.0),
     "int4_wo": ("bf16", 0.5625),
     "mxfp4": ("bf16", 0.53125),
+    "nvfp4": ("fp4", 0.5625),
 }
 FEATURES = 22
 

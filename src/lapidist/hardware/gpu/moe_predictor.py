@@ -17,6 +17,8 @@ from lapidist.hardware.gpu.packed_trees import pack, unpack
 
 BUNDLED = Path(__file__).parent / "fitted" / "moe.zip"
 _FOREIGN_WIDENING = 2.5
+# Formats without a measured table: the law is their own, what it leaves over is that of a format that was measured.
+_LIKE = {"nvfp4": "fp8_block"}
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ class MoEPredictor:
         """
         shapes = MoEShapes.of(tokens, hidden, inner, top_k, experts, tensor_parallel, expert_parallel, skew)
         terms = moe_terms(shapes, dtype, self.sheet)
-        seconds = terms.law * np.exp(self.fitted.trees.predict(terms.features, num_threads=1))
+        like = moe_terms(shapes, _LIKE[dtype], self.sheet) if dtype in _LIKE else terms
+        seconds = terms.law * np.exp(self.fitted.trees.predict(like.features, num_threads=1))
         seconds = np.maximum(seconds, terms.bound)
         known = (self.sheet.name, dtype) in self.fitted.measured
         factor = np.exp(self.fitted.half_width * (1.0 if known else _FOREIGN_WIDENING))
