@@ -11,8 +11,8 @@ fp8 on B200, 20000 for gpt-oss), and with prompts that wait up to 20 steps for o
 1024 on fewer than 8 GPUs.
 
 *The other series* were made with aiconfigurator's own tools. Their load generator sends equal lengths, ten requests per
-client; taken is that all requests count. What the engines were told is not public; assumed is one prompt a step, which
-is how aiconfigurator sizes steps, and of SGLang its default of 8192 tokens, in 0.5.6 with prompts beside decodes.
+client; taken is that all requests count. What the engines were told is not public. Assumed is, with the errors in view,
+one prompt a step, and of SGLang its default of 8192 tokens, in 0.5.6 with prompts beside decodes.
 """
 
 import re
