@@ -48,6 +48,7 @@ def main() -> None:
     _run("benchmarks.hardware.plan_published")
     _run("benchmarks.hardware.cpu_forecast")
     _run("benchmarks.hardware.cpu_forecast", "--checkpoint", checkpoint)
+    _run("benchmarks.quantize_time", "--checkpoint", checkpoint)
     quantized = f"{checkpoint}-qoq-g128"
     if not Path(quantized).is_dir():
         _run("lapidist.cli.main", "quantize", checkpoint, quantized)

@@ -3,7 +3,7 @@
     taskset -c 0,1 python -m benchmarks.kernels.quantized_gemm
 
 Square weights of 4096; 1 to 512 rows of activations, quantized beforehand; one thread and two. Calls go through copies
-of the weights that are together larger than the last-level cache, so that few rows read memory, as in a model. Every
+of the weights that are together larger than eight last-level caches, so that few rows read memory, as in a model. Every
 round runs all contenders, a pure read of 512 MiB and multiplications of bytes in registers in turn. A kernel writes to
 memory that is there, a layer to a new tensor. Other libraries (``quantized_peers``) quantize the activations within
 what is timed, as our "w4a8-g128 and quantization" does.
@@ -14,7 +14,7 @@ a processor away, and one thread then waits for the other.
 
 A GOP is 10^9 multiplications and additions, each counted: ``2 M N K``.
 
-Claims (M rows, one thread): at M = 1 kernels reach 95 % of the read bandwidth, in bytes of packed weights; 110 GOPS at
+Claims (M rows, one thread): at M = 1 at least 95 % of the read bandwidth, in bytes of packed weights; 110 GOPS at
 M = 4 and 8; 200 GOPS at M = 16; 70 % of the multiplications in registers at M = 512. Two threads are 1.8 times as fast.
 """
 
@@ -44,6 +44,9 @@ from lapidist.kernels.weight_only_linear import WeightOnlyLinear
 SIZE = 4096
 _PEAK_ROUNDS = 4_000_000  # some milliseconds: a short one finds the processor slow after a wait for memory
 _FEW_ROWS = 16
+# Copies of a weight, in last-level caches: the first call after other contenders finds its own code, the interpreter's
+# included, out of the caches, and must not count for much; and what is read again too soon may still be in them.
+_CACHES = 8
 
 
 class Layer(Protocol):
@@ -172,10 +175,10 @@ def main() -> None:
 
 
 def copies(contender: Contender) -> Iterator[Layer]:
-    """Layers that are together more than twice as large as the last-level cache."""
-    total = 0
-    while total <= 2 * last_level_cache_bytes():
-        layer = contender.make(torch.randn(SIZE, SIZE) * SIZE**-0.5)
+    """Layers of one weight that are together much larger than the last-level cache."""
+    weight, total = torch.randn(SIZE, SIZE) * SIZE**-0.5, 0
+    while total <= _CACHES * last_level_cache_bytes():
+        layer = contender.make(weight)
         total += layer.weight_bytes
         yield layer
 
@@ -258,10 +261,10 @@ def peak_operations() -> int:
 def claims(rows: list[dict[str, Any]]) -> dict[str, bool]:
     """Of our quantized layers and their kernels; only what was measured."""
     quantized, four_bits = ("w4a8-g128", "w4a8-channel", "w8a8"), ("w4a8-g128", "w4a8-channel")
-    kernels = tuple(f"{name} kernel" for name in quantized)
+    with_kernels = (*quantized, *(f"{name} kernel" for name in quantized))
     found = {}
     for name, counts, threads, key, least, contenders in (
-        ("M = 1: kernels 95 % of the read bandwidth", (1,), "1", "share_of_read_bandwidth", 0.95, kernels),
+        ("M = 1: 95 % of the read bandwidth", (1,), "1", "share_of_read_bandwidth", 0.95, with_kernels),
         ("M = 4 and 8: 110 GOPS", (4, 8), "1", "gops", 110, four_bits),
         ("M = 16: 200 GOPS", (16,), "1", "gops", 200, four_bits),
         ("M = 512: 70 % of the peak", (512,), "1", "share_of_peak", 0.7, four_bits),
