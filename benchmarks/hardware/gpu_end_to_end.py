@@ -20,7 +20,16 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from benchmarks.hardware.measured_serving import DENSE, Run, dense, kernel_models, read_runs, simulate
+from benchmarks.hardware.measured_serving import (
+    DENSE,
+    Run,
+    dense,
+    error_row,
+    kernel_models,
+    medians,
+    read_runs,
+    simulate,
+)
 from benchmarks.result_file import write_result
 from lapidist.hardware.gpu.serving_overhead import BY_BACKEND, ServingOverhead
 
@@ -108,20 +117,7 @@ def errors(runs: Sequence[Run], overhead: ServingOverhead) -> pd.DataFrame:
     rows = []
     for run in runs:
         ttft, tpot = forecast(run, overhead)
-        ratios = {"ttft_ratio": ttft / run.ttft_seconds, "tpot_ratio": tpot / run.tpot_seconds}
-        rows.append(
-            {
-                "model": DENSE[run.model],
-                "gpu": run.system.removesuffix("_sxm"),
-                "backend": run.backend,
-                "campaign": run.campaign,
-                "recipe": run.recipe,
-                "ranks": run.ranks,
-                **ratios,
-                "ttft": abs(ratios["ttft_ratio"] - 1),
-                "tpot": abs(ratios["tpot_ratio"] - 1),
-            }
-        )
+        rows.append({"model": DENSE[run.model], "campaign": run.campaign, **error_row(run, ttft, tpot)})
     return pd.DataFrame(rows)
 
 
@@ -135,19 +131,6 @@ def held_out(
         constants = fit(others) if others else fallback
         found.append(errors([run for run in runs if getattr(run, key) == value], constants))
     return pd.concat(found)
-
-
-def medians(found: pd.DataFrame, by: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Median errors and ratios per group, of all without a group."""
-    groups = found.groupby(list(by)) if by else [((), found)]
-    return [
-        {
-            **dict(zip(by, key, strict=True)),
-            "runs": len(part),
-            **{name: float(part[name].median()) for name in ("ttft", "tpot", "ttft_ratio", "tpot_ratio")},
-        }
-        for key, part in groups
-    ]
 
 
 def summary(found: pd.DataFrame) -> dict[str, Any]:

@@ -22,7 +22,9 @@ from benchmarks.hardware.measured_serving import (
     PAGE,
     Run,
     Served,
+    error_row,
     kernel_models,
+    medians,
     read_runs,
     simulate,
 )
@@ -121,35 +123,15 @@ def errors(runs: Sequence[Run]) -> pd.DataFrame:
             served(run.model, run.system, run.backend, run.recipe, run.ranks, run.expert_ranks),
             BY_BACKEND[run.backend],
         )
-        ttft, tpot = found[0] / run.ttft_seconds, found[1] / run.tpot_seconds
         rows.append(
             {
+                **error_row(run, *found),
                 "model": run.model,
-                "gpu": run.system.removesuffix("_sxm"),
-                "backend": run.backend,
                 "recipe": run.recipe.split("-")[0],
-                "ranks": run.ranks,
                 "expert_ranks": run.expert_ranks,
-                "ttft_ratio": ttft,
-                "tpot_ratio": tpot,
-                "ttft": abs(ttft - 1),
-                "tpot": abs(tpot - 1),
             }
         )
     return pd.DataFrame(rows)
-
-
-def medians(found: pd.DataFrame, by: Sequence[str] = ()) -> list[dict[str, Any]]:
-    groups = found.groupby(list(by)) if by else [((), found)]
-    names = ("tpot", "ttft", "tpot_ratio", "ttft_ratio")
-    return [
-        {
-            **dict(zip(by, key, strict=True)),
-            "runs": len(part),
-            **{name: float(part[name].median()) for name in names},
-        }
-        for key, part in groups
-    ]
 
 
 def main() -> None:

@@ -192,10 +192,10 @@ def quantized(table: pd.DataFrame, data: Path) -> Iterator[tuple[str, Any]]:
 def new_gpu(table: pd.DataFrame, data: Path) -> Iterator[tuple[str, Any]]:
     """GPUs of which nothing, or a few points, are known; siblings are unknown, too. bf16 first, then the others."""
     for label, members in tables_of_gpus(table).items():
-        families = sorted({family(rows) for rows in members})
+        families = sorted({rows.family for rows in members})
         for left_out in families if len(families) > 1 else []:
-            pool = fit_transfer([rows for rows in members if family(rows) != left_out])
-            for rows in (rows for rows in members if family(rows) == left_out):
+            pool = fit_transfer([rows for rows in members if rows.family != left_out])
+            for rows in (rows for rows in members if rows.family == left_out):
                 model = pool.model(rows.sheet)
                 model = replace(model, group=model.group.measured_by(*rows.key[1:]))
                 found = {"0 points": judge(model, rows.frame)}
@@ -216,11 +216,6 @@ def tables_of_gpus(table: pd.DataFrame) -> dict[str, list[GEMMRows]]:
             rows_of(group(table, str(system), backend, version, dtype)) for system, version in newest.items()
         ]
     return found
-
-
-def family(rows: GEMMRows) -> tuple[str, str]:
-    """GPUs that run the same kernels at nearly the same rates."""
-    return rows.sheet.architecture, rows.sheet.compute_capability.split(".")[0]
 
 
 def rows_of(frame: pd.DataFrame) -> GEMMRows:

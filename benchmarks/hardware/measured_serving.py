@@ -280,3 +280,29 @@ def simulate(run: Run, served: Served, overhead: ServingOverhead) -> tuple[float
         float(np.mean([record.first_token_seconds for record in records])),
         float(np.mean([pace for pace in paces if pace is not None])),
     )
+
+
+def error_row(run: Run, ttft_seconds: float, tpot_seconds: float) -> dict[str, Any]:
+    """A forecast of a run beside its measurement; ratios are forecast over measured."""
+    ratios = {"ttft": ttft_seconds / run.ttft_seconds, "tpot": tpot_seconds / run.tpot_seconds}
+    return {
+        "gpu": run.system.removesuffix("_sxm"),
+        "backend": run.backend,
+        "recipe": run.recipe,
+        "ranks": run.ranks,
+        **{f"{name}_ratio": ratio for name, ratio in ratios.items()},
+        **{name: abs(ratio - 1) for name, ratio in ratios.items()},
+    }
+
+
+def medians(found: pd.DataFrame, by: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Median errors and ratios per group, of all without a group."""
+    groups = found.groupby(list(by)) if by else [((), found)]
+    return [
+        {
+            **dict(zip(by, key, strict=True)),
+            "runs": len(part),
+            **{name: float(part[name].median()) for name in ("ttft", "tpot", "ttft_ratio", "tpot_ratio")},
+        }
+        for key, part in groups
+    ]

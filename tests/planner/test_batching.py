@@ -11,6 +11,7 @@ from lapidist.planner.step_cost import ExactStepCost, TabledStepCost
 from lapidist.workload.step import Step
 from lapidist.workload.trace import Trace, TraceRequest
 from tests.planner.machines import BF16, TINY_SHAPE, Metronome, Roofline
+from tests.planner.random_traces import traces
 
 SERVING = ServingSettings(
     num_pages=4096, max_num_seqs=16, max_num_batched_tokens=64, enable_prefix_caching=False
@@ -66,15 +67,6 @@ def test_clients_of_equal_answers_stay_together_where_prompts_stop_decodes() -> 
     assert waits[True] > 2 * waits[False]
 
 
-requests = st.builds(
-    TraceRequest,
-    arrival_seconds=st.floats(0, 0.05),
-    prompt_tokens=st.integers(1, 150),
-    output_tokens=st.integers(1, 60),
-)
-traces = st.lists(requests, min_size=1, max_size=12).map(
-    lambda found: tuple(sorted(found, key=lambda request: request.arrival_seconds))
-)
 batchings = st.builds(Batching, prefill_first=st.booleans(), whole_prompts=st.booleans()) | st.builds(
     Batching,
     whole_prompts=st.booleans(),

@@ -16,6 +16,7 @@ from lapidist.planner.step_cost import ExactStepCost, TabledStepCost
 from lapidist.workload.step import Step, read_steps
 from lapidist.workload.trace import Trace, TraceRequest
 from tests.planner.machines import BF16, TINY_SHAPE, Metronome, Roofline
+from tests.planner.random_traces import traces
 
 ROOMY = ServingSettings(num_pages=4096, max_num_seqs=8, max_num_batched_tokens=64)
 
@@ -39,15 +40,6 @@ def by_the_second(trace: Trace, serving: ServingSettings = ROOMY) -> SimulationR
     return Simulation(trace, serving, ExactStepCost(Metronome(), TINY_SHAPE, BF16)).run()
 
 
-requests = st.builds(
-    TraceRequest,
-    arrival_seconds=st.floats(0, 0.05),
-    prompt_tokens=st.integers(1, 150),
-    output_tokens=st.integers(1, 60),
-)
-traces = st.lists(requests, min_size=1, max_size=12).map(
-    lambda found: tuple(sorted(found, key=lambda request: request.arrival_seconds))
-)
 servings = st.builds(
     ServingSettings,
     num_pages=st.integers(14, 60),  # room for the longest request, and often for little more

@@ -70,6 +70,11 @@ class GEMMRows:
         m, n, k, seconds = (self.frame[name].to_numpy(np.float64) for name in ("m", "n", "k", "seconds"))
         return m, n, k, seconds
 
+    @property
+    def family(self) -> tuple[str, str]:
+        """Of GPUs that run the same kernels at nearly the same rates."""
+        return self.sheet.architecture, self.sheet.compute_capability.split(".")[0]
+
     def take(self, rows: NDArray[np.bool_]) -> "GEMMRows":
         return replace(self, frame=self.frame[rows].reset_index(drop=True))
 

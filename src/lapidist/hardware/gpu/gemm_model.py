@@ -5,7 +5,7 @@ measured with one backend steadies the estimate for another.
 """
 
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import lightgbm
 import numpy as np
@@ -32,6 +32,19 @@ _PER_OCTAVE = 0.8
 _FLOOR = 0.8  # of the shortest time ever measured: nothing shorter is predicted
 _LEAST_WIDTH = 0.005
 _CALIBRATION_DRAW = 3e-3  # of a few dozen measurements, to what was fitted to thousands
+
+
+class MeasuredSizes(Protocol):
+    """Of a group, what limits and interval of its answers go by; see :class:`GEMMGroup`."""
+
+    @property
+    def smallest(self) -> tuple[float, ...]: ...
+    @property
+    def largest(self) -> tuple[float, ...]: ...
+    @property
+    def shortest_seconds(self) -> float: ...
+    @property
+    def widening(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -109,7 +122,7 @@ class GEMMModel:
         """Expected time, the ends of its 90 % interval, and octaves outside of the measured sizes, [rows] each."""
         terms = self._terms(m, n, k, self.group.parameters)
         columns = pool_columns(m, n, k, self.sheet, self.format, self.group, terms)
-        expected = terms.seconds * np.exp(_evaluate(self.trees.residual, columns))
+        expected = terms.seconds * np.exp(evaluate(self.trees.residual, columns))
         if self.recalibrated is not None:
             expected *= self._terms(m, n, k, self.recalibrated).seconds / terms.seconds
         expected *= throttling(
@@ -119,16 +132,7 @@ class GEMMModel:
             self.format,
             self.group.parameters.power_cap,
         )
-        least = np.maximum(
-            lower_bound_seconds(m, n, k, self.sheet, self.format), _FLOOR * self.group.shortest_seconds
-        )
-        expected = np.maximum(expected, least)
-        octaves = octaves_outside(m, n, k, self.group)
-        stretch = np.where(octaves > 0, _OUTSIDE + _PER_OCTAVE * octaves, 1.0)
-        below = np.maximum(self.group.widening - _evaluate(self.trees.low, columns), _LEAST_WIDTH) * stretch
-        above = np.maximum(self.group.widening + _evaluate(self.trees.high, columns), _LEAST_WIDTH) * stretch
-        low = np.maximum(expected * np.exp(-below), least)
-        return expected, low, expected * np.exp(above), octaves
+        return bounded(expected, m, n, k, self.sheet, self.format, self.group, self.trees, columns)
 
     def recalibrate(self, m: FloatArray, n: FloatArray, k: FloatArray, seconds: FloatArray) -> "GEMMModel":
         """The model with the analytical part refitted to a few measurements, drawn to what it was.
@@ -170,7 +174,28 @@ def size_range(m: FloatArray, n: FloatArray, k: FloatArray) -> tuple[tuple[float
     return tuple(map(float, logs.min(axis=1))), tuple(map(float, logs.max(axis=1)))
 
 
-def octaves_outside(m: FloatArray, n: FloatArray, k: FloatArray, group: GEMMGroup) -> FloatArray:
+def bounded(
+    expected: FloatArray,
+    m: FloatArray,
+    n: FloatArray,
+    k: FloatArray,
+    sheet: DataSheet,
+    form: GEMMFormat,
+    group: MeasuredSizes,
+    trees: GEMMTrees,
+    columns: FloatArray,
+) -> tuple[FloatArray, ...]:
+    """An expectation held to the limits, the ends of its 90 % interval, and octaves outside of the measured sizes."""
+    least = np.maximum(lower_bound_seconds(m, n, k, sheet, form), _FLOOR * group.shortest_seconds)
+    expected = np.maximum(expected, least)
+    octaves = _octaves_outside(m, n, k, group)
+    stretch = np.where(octaves > 0, _OUTSIDE + _PER_OCTAVE * octaves, 1.0)
+    below = np.maximum(group.widening - evaluate(trees.low, columns), _LEAST_WIDTH) * stretch
+    above = np.maximum(group.widening + evaluate(trees.high, columns), _LEAST_WIDTH) * stretch
+    return expected, np.maximum(expected * np.exp(-below), least), expected * np.exp(above), octaves
+
+
+def _octaves_outside(m: FloatArray, n: FloatArray, k: FloatArray, group: MeasuredSizes) -> FloatArray:
     """How far a GEMM lies outside of the measured sizes, in octaves of its worst size; 0 inside."""
     logs = _log_sizes(m, n, k)
     above = logs - np.array(group.largest)[:, None]
@@ -183,7 +208,7 @@ def _log_sizes(m: FloatArray, n: FloatArray, k: FloatArray) -> FloatArray:
     return np.vstack([logs, logs.sum(axis=0)])
 
 
-def _evaluate(booster: lightgbm.Booster, columns: FloatArray) -> NDArray[np.float64]:
+def evaluate(booster: lightgbm.Booster, columns: FloatArray) -> NDArray[np.float64]:
     """One row after another of like sizes: they take the same way through the trees, which is twice as fast."""
     order = np.lexsort(columns.T[2::-1])
     found = np.empty(len(columns))

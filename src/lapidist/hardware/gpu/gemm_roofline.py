@@ -127,21 +127,61 @@ def roofline_terms(
     seconds_per_byte = (1 - in_l2) / memory_bandwidth + in_l2 / l2_bandwidth
     memory = moved * seconds_per_byte
     quantized = unquantized + (form.input_bytes * m * k if form.quantizes_input else 0.0)
+    moved_through_l2 = l2_bytes(m, n, k, form, blocks_down, blocks_across, split)
+    return fastest_tile(
+        parameters.launch_seconds + quantized * seconds_per_byte,
+        compute,
+        memory,
+        moved_through_l2 / l2_bandwidth,
+        waves,
+        split,
+        parameters.exponent,
+    )
+
+
+def l2_bytes(
+    m: FloatArray,
+    n: FloatArray,
+    k: FloatArray,
+    form: GEMMFormat,
+    down: FloatArray,
+    across: FloatArray,
+    split: FloatArray,
+) -> FloatArray:
+    """What blocks read through L2 and write, partial sums of a split K included, by tile and GEMM."""
     partial_sums = 1.0 + np.where(split > 1, 2 * split, 0.0)
-    through_l2 = (
-        form.input_bytes * m * k * blocks_across
-        + form.weight_bytes * n * k * blocks_down
+    return (
+        form.input_bytes * m * k * across
+        + form.weight_bytes * n * k * down
         + form.output_bytes * m * n * partial_sums
-    ) / l2_bandwidth
-    p = parameters.exponent
+    )
+
+
+def fastest_tile(
+    beside: FloatArray,
+    compute: FloatArray,
+    memory: FloatArray,
+    through_l2: FloatArray,
+    waves: FloatArray,
+    split: FloatArray,
+    exponent: float,
+) -> RooflineTerms:
+    """The parts joined by a smooth maximum, for each GEMM those of the tile that is done first.
+
+    Parameters
+    ----------
+    beside : seconds of the launch and whatever else no tile changes, ``[GEMMs]``, as ``memory``.
+    compute, through_l2, waves, split : ``[tiles, GEMMs]``.
+    """
+    p = exponent
     largest = np.maximum(np.maximum(compute, memory), through_l2)
     joined = largest * ((compute / largest) ** p + (memory / largest) ** p + (through_l2 / largest) ** p) ** (
         1 / p
     )
     best = np.argmin(joined, axis=0)
-    at = (best, np.arange(len(m)))
+    at = (best, np.arange(len(memory)))
     return RooflineTerms(
-        seconds=parameters.launch_seconds + quantized * seconds_per_byte + joined[at],
+        seconds=beside + joined[at],
         compute=compute[at],
         memory=memory,
         l2=through_l2[at],

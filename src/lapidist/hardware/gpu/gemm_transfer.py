@@ -16,8 +16,8 @@ from lapidist.hardware.gpu.data_sheet import DataSheet
 from lapidist.hardware.gpu.gemm_features import gemm_features
 from lapidist.hardware.gpu.gemm_fit import GEMMRows, TreeSize, train_trees
 from lapidist.hardware.gpu.gemm_format import GEMMFormat, gemm_format
-from lapidist.hardware.gpu.gemm_model import GEMMTrees, size_range
-from lapidist.hardware.gpu.gemm_roofline import FloatArray, RooflineTerms, lower_bound_seconds
+from lapidist.hardware.gpu.gemm_model import GEMMTrees, bounded, evaluate, size_range
+from lapidist.hardware.gpu.gemm_roofline import FloatArray, RooflineTerms
 from lapidist.hardware.gpu.transfer_law import (
     TransferParameters,
     TransferRows,
@@ -34,12 +34,6 @@ ANY = "any"
 TRANSFER_SIZE = TreeSize(trees=50, leaves=63, learning_rate=0.05, interval_trees=15, interval_leaves=7)
 _ROWS_PER_GPU = 8000
 _COVERAGE = 0.9
-_OUTSIDE, _PER_OCTAVE = (
-    1.7,
-    0.8,
-)  # the interval outside of the measured sizes is this much wider, per octave besides
-_FLOOR = 0.8  # of the shortest time ever measured: nothing shorter is predicted
-_LEAST_WIDTH = 0.005
 _ALONE = 0.3  # widening by what generations differ, as they do in bf16, where only one was measured
 _ASSUMED = ("TRTLLM", "1.3.0")  # whose benchmark an answer is about unless asked otherwise
 
@@ -111,19 +105,10 @@ class TransferModel:
         rows = self._rows(m, n, k)
         terms = transfer_terms(rows, self.group.parameters)
         columns = _columns(rows, self.group.parameters, terms)
-        expected = terms.seconds * np.exp(_evaluate(self.trees.residual, columns))
+        expected = terms.seconds * np.exp(evaluate(self.trees.residual, columns))
         if self.recalibrated is not None:
             expected *= transfer_terms(rows, self.recalibrated).seconds / terms.seconds
-        least = np.maximum(
-            lower_bound_seconds(m, n, k, self.sheet, self.format), _FLOOR * self.group.shortest_seconds
-        )
-        expected = np.maximum(expected, least)
-        octaves = self._octaves_outside(m, n, k)
-        stretch = np.where(octaves > 0, _OUTSIDE + _PER_OCTAVE * octaves, 1.0)
-        widening = self.group.widening
-        below = np.maximum(widening - _evaluate(self.trees.low, columns), _LEAST_WIDTH) * stretch
-        above = np.maximum(widening + _evaluate(self.trees.high, columns), _LEAST_WIDTH) * stretch
-        return expected, np.maximum(expected * np.exp(-below), least), expected * np.exp(above), octaves
+        return bounded(expected, m, n, k, self.sheet, self.format, self.group, self.trees, columns)
 
     def recalibrate(
         self, m: FloatArray, n: FloatArray, k: FloatArray, seconds: FloatArray
@@ -134,20 +119,13 @@ class TransferModel:
         """
         rows = self._rows(m, n, k)
         learned = np.exp(
-            _evaluate(
+            evaluate(
                 self.trees.residual,
                 _columns(rows, self.group.parameters, transfer_terms(rows, self.group.parameters)),
             )
         )
         found = calibrate_transfer_law(rows, seconds / learned, self.group.parameters, self.group.spread)
         return replace(self, recalibrated=found)
-
-    def _octaves_outside(self, m: FloatArray, n: FloatArray, k: FloatArray) -> FloatArray:
-        """How far a GEMM lies outside of the measured sizes, in octaves of its worst size; 0 inside."""
-        logs = np.log2(np.stack([m, n, k, m * n * k]))
-        above = logs - np.array(self.group.largest)[:, None]
-        below = np.array(self.group.smallest)[:, None] - logs
-        return np.maximum(np.maximum(above, below).max(axis=0), 0.0)
 
     def _rows(self, m: FloatArray, n: FloatArray, k: FloatArray) -> TransferRows:
         return TransferRows(m, n, k, self.sheet, self.format, self.group.rotation)
@@ -171,7 +149,6 @@ class _Donor:
     """A measured GPU with its own law."""
 
     rows: GEMMRows
-    family: tuple[str, str]
     parameters: TransferParameters
 
 
@@ -199,12 +176,12 @@ def fit_transfer(
     if len(formats) != 1:
         raise ValueError(f"a transfer model is of one format, got {len(formats)}")
     donors = [_donor(_sample(rows, number)) for number, rows in enumerate(members)]
-    families = sorted({donor.family for donor in donors})
+    families = sorted({donor.rows.family for donor in donors})
     left_out = []
     for family in families if judge and len(families) > 1 else []:
-        others = [donor for donor in donors if donor.family != family]
+        others = [donor for donor in donors if donor.rows.family != family]
         parameters, _, trees = _join(others, size)
-        left_out += [_left_out(donor, parameters, trees) for donor in donors if donor.family == family]
+        left_out += [_left_out(donor, parameters, trees) for donor in donors if donor.rows.family == family]
     parameters, spread, residual = _join(donors, size)
     left_out = left_out or [_left_out(donor, parameters, residual) for donor in donors]
     low, high = _ends(left_out, size)
@@ -234,8 +211,7 @@ def _sample(rows: GEMMRows, seed: int) -> GEMMRows:
 
 
 def _donor(rows: GEMMRows) -> _Donor:
-    family = (rows.sheet.architecture, rows.sheet.compute_capability.split(".")[0])
-    return _Donor(rows, family, fit_transfer_law(_transfer_rows(rows), rows.sizes()[3]))
+    return _Donor(rows, fit_transfer_law(_transfer_rows(rows), rows.sizes()[3]))
 
 
 def _transfer_rows(rows: GEMMRows) -> TransferRows:
@@ -252,8 +228,8 @@ def _join(
 
     Beside a common law the trees would learn by how much each GPU is off it, which says nothing of another.
     """
-    members = Counter(donor.family for donor in donors)
-    weights = [1.0 / members[donor.family] for donor in donors]
+    members = Counter(donor.rows.family for donor in donors)
+    weights = [1.0 / members[donor.rows.family] for donor in donors]
     mean, spread = mean_parameters([(donor.rows.sheet, donor.parameters) for donor in donors], weights)
     parts = [_columns_and_target(donor.rows, donor.parameters) for donor in donors]
     columns, target = (np.concatenate(part) for part in zip(*parts, strict=True))
@@ -262,7 +238,7 @@ def _join(
 
 def _left_out(donor: _Donor, parameters: TransferParameters, trees: lightgbm.Booster) -> _LeftOut:
     columns, target = _columns_and_target(donor.rows, parameters)
-    return _LeftOut(donor.family, columns, target - _evaluate(trees, columns))
+    return _LeftOut(donor.rows.family, columns, target - evaluate(trees, columns))
 
 
 def _columns_and_target(rows: GEMMRows, parameters: TransferParameters) -> tuple[FloatArray, FloatArray]:
@@ -315,9 +291,7 @@ def _widening(left_out: Sequence[_LeftOut], size: TreeSize) -> float:
     for each in left_out:
         low, high = _ends([other for other in left_out if other.family != each.family], size)
         scores.append(
-            np.maximum(
-                _evaluate(low, each.columns) - each.errors, each.errors - _evaluate(high, each.columns)
-            )
+            np.maximum(evaluate(low, each.columns) - each.errors, each.errors - evaluate(high, each.columns))
         )
     score, weight = np.concatenate(scores), _weights(left_out)
     order = np.argsort(score, kind="stable")
@@ -333,7 +307,3 @@ def _report(errors: Sequence[FloatArray]) -> dict[str, float]:
         "median_ape": float(np.mean([np.median(ape) for ape in apes])),
         "count": float(sum(map(len, apes))),
     }
-
-
-def _evaluate(booster: lightgbm.Booster, columns: FloatArray) -> FloatArray:
-    return np.asarray(booster.predict(columns, num_threads=1))

@@ -26,7 +26,15 @@ from scipy.optimize import minimize
 
 from lapidist.hardware.gpu.data_sheet import DataSheet
 from lapidist.hardware.gpu.gemm_format import GEMMFormat
-from lapidist.hardware.gpu.gemm_roofline import TILES, FloatArray, RooflineTerms, gemm_bytes, gemm_flops
+from lapidist.hardware.gpu.gemm_roofline import (
+    TILES,
+    FloatArray,
+    RooflineTerms,
+    fastest_tile,
+    gemm_bytes,
+    gemm_flops,
+    l2_bytes,
+)
 from lapidist.hardware.gpu.weight_rotation import WeightRotation
 
 # The imagined GPU that parameters are stated for.
@@ -136,27 +144,15 @@ def transfer_terms(rows: TransferRows, parameters: TransferParameters) -> Roofli
     memory = gemm_bytes(m, n, k, form) * seconds_per_byte + _read_again(rows, capacity) / memory_bandwidth
     unquantized = form.unquantized_bytes * m * k
     quantized = unquantized + (form.input_bytes * m * k if form.quantizes_input else 0.0)
-    partial_sums = 1.0 + np.where(split > 1, 2 * split, 0.0)
-    through_l2 = (
-        form.input_bytes * m * k * across
-        + form.weight_bytes * n * k * down
-        + form.output_bytes * m * n * partial_sums
-    ) / l2_bandwidth
-    p = parameters.exponent
-    largest = np.maximum(np.maximum(compute, memory), through_l2)
-    joined = largest * ((compute / largest) ** p + (memory / largest) ** p + (through_l2 / largest) ** p) ** (
-        1 / p
-    )
-    best = np.argmin(joined, axis=0)
-    at = (best, np.arange(len(m)))
-    return RooflineTerms(
-        seconds=launch_seconds(sheet, parameters) + quantized * seconds_per_byte + joined[at],
-        compute=compute[at],
-        memory=memory,
-        l2=through_l2[at],
-        tile=best,
-        waves=waves[at],
-        split=split[at],
+    moved_through_l2 = l2_bytes(m, n, k, form, down, across, split)
+    return fastest_tile(
+        launch_seconds(sheet, parameters) + quantized * seconds_per_byte,
+        compute,
+        memory,
+        moved_through_l2 / l2_bandwidth,
+        waves,
+        split,
+        parameters.exponent,
     )
 
 
