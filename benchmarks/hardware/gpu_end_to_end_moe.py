@@ -31,87 +31,60 @@ from benchmarks.hardware.measured_serving import (
 from benchmarks.result_file import write_result
 from lapidist.hardware.gpu.data_sheet import load_data_sheet
 from lapidist.hardware.gpu.gpu import GPU
-from lapidist.hardware.gpu.moe_gpu import ExpertLayer, MoEGPU
 from lapidist.hardware.gpu.serving_overhead import BY_BACKEND, NONE
-from lapidist.workload import Recipe, SequenceStep, Step, lower
+from lapidist.models.config import ModelConfig
+from lapidist.planner.memory_fit import fit_memory
+from lapidist.workload import Recipe
 from lapidist.workload.tensor_format import TensorFormat
 
 MEASURED = ("h100", "h200")  # with tables of experts
 _BF16, _FP8 = TensorFormat("bf16"), TensorFormat("fp8")
 _FP8_RECIPE = Recipe("fp8", _FP8, _FP8, _BF16, _BF16)
-_RESERVED_BYTES = 2e9
-_EXPERT_BYTES = {"fp8_block": 1.0, "int4_wo": 0.53125, "nvfp4": 0.5625}
 
 
 @dataclass(frozen=True)
-class MoEShape:
-    """A decoder whose MLP is ``experts`` of ``inner``; the dense one that lowering sees is dropped."""
+class Mixture:
+    """A model of ``models.expert_shapes``, the formats of its public checkpoint, and of its cut to 4-bit floats."""
 
-    vocab_size: int
-    hidden_size: int
-    num_layers: int
-    num_heads: int
-    num_kv_heads: int
-    inner: int
-    top_k: int
-    experts: int
-    head_dim: int = 128
-    qk_norm: bool = False
-    qkv_bias: bool = False
-    o_bias: bool = False
-    window: int | None = None
-    intermediate_size: int = 64
-    hidden_act: str = "silu"
-    mlp_bias: bool = False
-    sandwich_norms: bool = False
-    embedding_scale: float = 1.0
-    final_softcap: float | None = None
-
-    @property
-    def sliding_windows(self) -> tuple[int | None, ...]:
-        return tuple(self.window if layer % 2 == 0 else None for layer in range(self.num_layers))
+    shape: str
+    recipe: Recipe
+    four_bits: Recipe
 
 
-# Source: config.json of each model's repository on the Hugging Face hub; format of the experts, recipe of the rest.
-MODELS: dict[str, tuple[MoEShape, str, Recipe]] = {
-    "Qwen/Qwen3-235B-A22B-FP8": (
-        MoEShape(151936, 4096, 94, 64, 4, 1536, 8, 128, qk_norm=True),
-        "fp8_block",
-        _FP8_RECIPE,
-    ),
-    "MiniMaxAI/MiniMax-M2.5": (
-        MoEShape(200064, 3072, 62, 48, 8, 1536, 8, 256, qk_norm=True),
-        "fp8_block",
-        _FP8_RECIPE,
-    ),
-    "openai/gpt-oss-120b": (
-        MoEShape(201088, 2880, 36, 64, 8, 2880, 4, 128, head_dim=64, qkv_bias=True, o_bias=True, window=128),
-        "int4_wo",
-        Recipe.named("bf16"),
-    ),
+_NVFP4 = replace(_FP8_RECIPE, name="nvfp4", expert_weight=TensorFormat("fp4", 16, group_overhead_bits=8))
+_MXFP4 = replace(
+    Recipe.named("bf16"), name="mxfp4", expert_weight=TensorFormat("fp4", 32, group_overhead_bits=8)
+)
+MODELS = {
+    "Qwen/Qwen3-235B-A22B-FP8": Mixture("qwen3-235b-a22b", _FP8_RECIPE, _NVFP4),
+    "MiniMaxAI/MiniMax-M2.5": Mixture("minimax-m2", _FP8_RECIPE, _NVFP4),
+    "openai/gpt-oss-120b": Mixture("gpt-oss-120b", _MXFP4, _MXFP4),
 }
 
 
 @cache
 def served(model: str, system: str, backend: str, recipe_name: str, ranks: int, expert_ranks: int) -> Served:
-    shape, dtype, recipe = MODELS[model]
-    sheet = load_data_sheet(system)
-    if recipe_name.startswith("nvfp4") and "fp4" in sheet.operations_per_cycle_per_sm:
-        dtype = "nvfp4"
-    tensor_ranks = max(1, ranks // expert_ranks)
-    layer = ExpertLayer(
-        shape.hidden_size, shape.inner, shape.top_k, shape.experts, dtype, tensor_ranks, expert_ranks
-    )
+    mixture, sheet = MODELS[model], load_data_sheet(system)
+    config = ModelConfig.of_shape(mixture.shape, to_run=False)
+    recipe = mixture.four_bits if recipe_name.startswith("nvfp4") else mixture.recipe
     fused = BY_BACKEND[backend].quantization_seconds
-    machine = MoEGPU(GPU(sheet, backend, overhead=replace(NONE, quantization_seconds=fused)), layer)
-    elements = 3 * shape.hidden_size * shape.inner * shape.experts * shape.num_layers / ranks
-    one = lower(shape, recipe, Step((SequenceStep(1, 1),), 1), ranks)
-    weights = elements * _EXPERT_BYTES[dtype] + sum(each.count * each.weight_bytes for each in one)
-    kv_heads = max(1, shape.num_kv_heads // ranks)
-    token = 2 * shape.num_layers * recipe.kv.byte_count(kv_heads, shape.head_dim)
-    room = MEMORY_SHARE * sheet.memory_bytes - weights - _RESERVED_BYTES
-    pages = max(0, int(room / token / PAGE))
-    return Served(shape, recipe, ranks, [machine], lambda sequences, tokens: pages)
+    gpu = GPU(sheet, backend, overhead=replace(NONE, quantization_seconds=fused))
+    memory = int(MEMORY_SHARE * sheet.memory_bytes)
+
+    def num_pages(sequences: int, tokens: int) -> int:
+        found = fit_memory(
+            config,
+            recipe,
+            ranks,
+            memory,
+            max_num_seqs=sequences,
+            max_num_batched_tokens=tokens,
+            page_size=PAGE,
+            expert_parallel=expert_ranks,
+        )
+        return found.num_pages
+
+    return Served(config, recipe, ranks, [gpu], num_pages, expert_ranks)
 
 
 def errors(runs: Sequence[Run]) -> pd.DataFrame:

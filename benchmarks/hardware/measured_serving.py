@@ -197,10 +197,11 @@ class Served:
         ranks: int,
         hardware: Sequence[Hardware],
         num_pages: Callable[[int, int], int],
+        expert_ranks: int = 1,
     ) -> None:
         """``num_pages`` of so many sequences at most, and tokens a step; see ``MemoryFit``."""
         self.num_pages, self._layers = num_pages, shape.num_layers
-        self._tables = [TabledStepCost(each, shape, recipe, ranks) for each in hardware]
+        self._tables = [TabledStepCost(each, shape, recipe, ranks, expert_ranks) for each in hardware]
 
     def cost(self, overhead: ServingOverhead) -> "_Overheads":
         """Of steps, for a simulation."""

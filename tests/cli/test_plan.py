@@ -112,6 +112,22 @@ def test_gpus_are_planned_on_and_what_they_lack_is_told(lapidist: Lapidist, tmp_
     assert "does not fit" in reasons["small", "bf16"]
 
 
+def test_mixtures_of_experts_are_planned(lapidist: Lapidist) -> None:
+    arguments = ["--on", "h100", "--recipe", "fp8", "--tensor-parallel", "2", "--expert-parallel", "1,2,3"]
+    result = plan(lapidist, *arguments, "--json", "-", model="qwen3-30b-a3b")
+    assert result.returncode == 0, result.stderr
+    content = json.loads(result.stdout)
+    assert [row["expert_parallel"] for row in content["forecasts"]] == [1, 2]
+    assert all(row["metrics"]["tpot"]["p50"] > 0 for row in content["forecasts"])
+    assert "must divide the 2 ranks, got 3" in content["refused"][0]["reason"]
+
+
+def test_experts_of_a_model_without_them_are_refused(lapidist: Lapidist, machine: Path) -> None:
+    result = plan(lapidist, "--on", machine, "--expert-parallel", "2")
+    assert result.returncode == 2
+    assert "has no experts" in result.stderr
+
+
 @pytest.mark.parametrize("model", ["llama-9", "./absent"])
 def test_an_unknown_model_is_told(lapidist: Lapidist, machine: Path, model: str) -> None:
     result = plan(lapidist, "--on", machine, model=model)

@@ -56,3 +56,19 @@ def test_a_yaml_file_is_a_recipe(tmp_path: Path) -> None:
 def test_what_is_no_recipe_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=r"unknown recipe|absent\.yaml"):
         plan_recipe(name, LLAMA)
+
+
+def test_mxfp4_is_a_format_of_experts() -> None:
+    found = plan_recipe("checkpoint", ModelConfig.of_shape("gpt-oss-20b", to_run=False))
+    assert found.name == "mxfp4"
+    assert found.weight == found.hidden == Recipe.named("bf16").hidden
+    assert found.expert_weight is not None
+    assert found.expert_weight.byte_count(1, 2880) == 2880 // 2 + 2880 // 32
+    with pytest.raises(ValueError, match="this model has none"):
+        plan_recipe("mxfp4", LLAMA)
+
+
+def test_what_others_quantized_has_known_formats_or_is_refused() -> None:
+    assert checkpoint_recipe(ModelConfig.of_shape("minimax-m2", to_run=False)).weight.number == "fp8"
+    with pytest.raises(ValueError, match=r"quantized by 'awq'.*--recipe"):
+        checkpoint_recipe(replace(LLAMA, foreign_quantization="awq"))

@@ -49,6 +49,7 @@ class Shape:
     sandwich_norms: bool = False
     embedding_scale: float = 1.0
     final_softcap: float | None = None
+    experts: None = None
 
 
 def build(family: str) -> tuple[torch.nn.Module, Shape]:

@@ -9,6 +9,7 @@ from lapidist.workload.operators import (
     GEMM,
     Attention,
     Collective,
+    ExpertMLP,
     Operator,
     total_flops,
     total_minimum_bytes,
@@ -37,6 +38,7 @@ class PlainShape:
     sliding_windows: tuple[int | None, ...] = (None, None, None)
     embedding_scale: float = 1.0
     final_softcap: float | None = None
+    experts: "PlainExperts | None" = None
 
 
 LLAMA_3_8B = PlainShape(
@@ -194,3 +196,56 @@ def test_a_quantized_head_reads_what_the_other_projections_read() -> None:
     operators = lower(PlainShape(), recipe, Step((SequenceStep(1, 1),), logit_rows=1))
     [head] = [each for each in operators if isinstance(each, GEMM) and each.name == "lm_head"]
     assert (head.weight.number, head.input, head.output.number) == ("int8", recipe.activation, "bf16")
+
+
+@dataclass(frozen=True)
+class PlainExperts:
+    count: int = 8
+    top_k: int = 2
+    inner: int = 48
+
+
+def test_experts_take_the_place_of_the_mlp() -> None:
+    shape = PlainShape(experts=PlainExperts())
+    step = Step((SequenceStep(5, 9),), logit_rows=1)
+    dense, sparse = (lower(each, BF16, step) for each in (PlainShape(), shape))
+    gone = {"gate_up_proj", "activation", "down_proj"}
+    names = [operator.name for operator in sparse]
+    assert [each for each in names if each not in ("router", "experts")] == [
+        operator.name for operator in dense if operator.name not in gone
+    ]
+    router, experts = only(sparse, "router"), only(sparse, "experts")
+    assert isinstance(router, GEMM)
+    assert (router.count, router.m, router.n, router.k) == (3, 5, 8, 64)
+    assert isinstance(experts, ExpertMLP)
+    assert (experts.count, experts.flops) == (3, 2 * 3 * 64 * 48 * 5 * 2)
+
+
+@given(ranks=st.sampled_from([1, 2, 4]), expert_ranks=st.sampled_from([1, 2, 4]), tokens=st.integers(1, 200))
+def test_ranks_divide_weights_and_work_of_experts(ranks: int, expert_ranks: int, tokens: int) -> None:
+    shape, step = PlainShape(experts=PlainExperts()), Step((SequenceStep(tokens, tokens),), logit_rows=0)
+    if ranks % expert_ranks:
+        with pytest.raises(ValueError, match="expert_parallel must divide"):
+            lower(shape, BF16, step, ranks, expert_ranks)
+        return
+    one, part = (only(lower(shape, BF16, step, *each), "experts") for each in ((1, 1), (ranks, expert_ranks)))
+    assert isinstance(one, ExpertMLP)
+    assert isinstance(part, ExpertMLP)
+    assert part.flops * ranks == one.flops
+    assert part.stored_weight_bytes * ranks == one.stored_weight_bytes
+    assert part.weight_bytes <= part.stored_weight_bytes
+
+
+@pytest.mark.parametrize(
+    ("experts", "ranks", "message"),
+    [
+        (PlainExperts(count=6), (4, 4), "experts \\(6\\) does not divide"),
+        (PlainExperts(inner=46), (4, 1), "inner size of experts \\(46\\) does not divide"),
+        (PlainExperts(), (4, 0), "expert_parallel must divide the 4 ranks, got 0"),
+    ],
+)
+def test_experts_that_do_not_divide_are_refused(
+    experts: PlainExperts, ranks: tuple[int, int], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        lower(PlainShape(experts=experts), BF16, Step((SequenceStep(1, 1),), 1), *ranks)

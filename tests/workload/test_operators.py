@@ -8,6 +8,7 @@ from lapidist.workload.operators import (
     Collective,
     ElementWise,
     Embedding,
+    ExpertMLP,
     Normalization,
     total_flops,
     total_minimum_bytes,
@@ -135,3 +136,15 @@ def test_unknown_recipes_say_what_is_known(name: str) -> None:
 def test_impossible_formats_are_refused(fields: dict) -> None:
     with pytest.raises(ValueError):
         TensorFormat(**fields)
+
+
+@given(tokens=st.integers(1, 500), top_k=st.integers(1, 8))
+def test_experts_read_what_their_tokens_reach(tokens: int, top_k: int) -> None:
+    fields = {"hidden": 64, "inner": 32, "top_k": top_k, "experts": 8, "input": BF16, "weight": BF16}
+    each = ExpertMLP(name="e", tokens=tokens, output=BF16, **fields)  # type: ignore[arg-type]
+    one_expert = 3 * 64 * 32 * 2
+    assert each.stored_weight_bytes == 8 * one_expert
+    assert top_k * one_expert <= each.weight_bytes <= each.stored_weight_bytes
+    assert each.flops == 3 * 2 * 64 * 32 * tokens * top_k
+    if tokens == 1:
+        assert each.weight_bytes == top_k * one_expert

@@ -17,7 +17,8 @@ def plan(
     model: Annotated[
         str,
         typer.Argument(
-            help="Checkpoint directory ('tiny' is the bundled one), or a public shape such as llama-3.1-8b.",
+            help="Checkpoint directory ('tiny' is the bundled one), or a public shape such as llama-3.1-8b or "
+            "qwen3-30b-a3b.",
             metavar="MODEL",
         ),
     ],
@@ -33,11 +34,17 @@ def plan(
     recipe: Annotated[
         str,
         typer.Option(
-            help="Recipes, with commas between them: checkpoint, bf16, fp8, w4a16kv16-g128, qoq-g128, ..."
+            help="Recipes, with commas between them: checkpoint, bf16, fp8, mxfp4, w4a16kv16-g128, qoq-g128, ..."
         ),
     ] = "checkpoint",
     tensor_parallel: Annotated[
         str, typer.Option(help="Devices that share a model, with commas between them: 1,2,4.")
+    ] = "1",
+    expert_parallel: Annotated[
+        str,
+        typer.Option(
+            help="So many of these devices divide the experts of a mixture between them, the rest each expert: 1,4."
+        ),
     ] = "1",
     backend: Annotated[
         str | None,
@@ -117,6 +124,8 @@ def plan(
     Example: lapidist plan llama-3.1-8b --on h200,l40s --recipe bf16,qoq-g128 --trace poisson:4 --requests 500
 
     Example: lapidist plan llama-3-70b --on h100 --tensor-parallel 4,8 --trace azure.csv.gz --rate 2,4 --plot plan.html
+
+    Example: lapidist plan qwen3-235b-a22b --on h200 --recipe fp8 --tensor-parallel 4,8 --expert-parallel 1,4
     """
     from lapidist.planner.machines import find_machine
     from lapidist.planner.plan import Option, PlanSettings
@@ -138,9 +147,15 @@ def plan(
         objective=Objective.of_milliseconds(slo_ttft_ms, slo_tpot_ms),
     )
     recipes = [plan_recipe(name, config) for name in _names(recipe, "--recipe")]
-    degrees = _numbers(tensor_parallel, int, "--tensor-parallel")
+    degrees = [
+        (ranks, expert_ranks)
+        for ranks in _numbers(tensor_parallel, int, "--tensor-parallel")
+        for expert_ranks in _numbers(expert_parallel, int, "--expert-parallel")
+    ]
+    if config.experts is None and any(expert_ranks > 1 for _, expert_ranks in degrees):
+        raise typer.BadParameter(f"--expert-parallel: {model} has no experts")
     choices = [
-        Option(find_machine(name, config, each, backend), each, ranks)
+        Option(find_machine(name, config, each, backend), each, *ranks)
         for name in _names(on, "--on")
         for each in recipes
         for ranks in degrees
@@ -181,10 +196,11 @@ def _config(model: str) -> "tuple[ModelConfig, Path | None]":
     directory = resolve_model(model)
     if directory.is_dir():
         has_tokenizer = (directory / "tokenizer.json").is_file()
-        return ModelConfig.from_directory(directory), directory if has_tokenizer else None
+        config = ModelConfig.from_directory(directory, to_run=False)
+        return config, directory if has_tokenizer else None
     if "/" in model:
         raise ValueError(f"{model}: there is no such checkpoint directory")
-    return ModelConfig.of_shape(model), None
+    return ModelConfig.of_shape(model, to_run=False), None
 
 
 def _traffic(

@@ -6,9 +6,10 @@ from pathlib import Path
 import torch
 
 from lapidist.models.config_fields import ConfigFields
-from lapidist.models.families import FAMILIES, Family
+from lapidist.models.expert_config import ExpertConfig, read_experts
+from lapidist.models.families import EXPERT_FAMILIES, FAMILIES, Family
 from lapidist.models.filter_config import FilterDefaults, read_filter
-from lapidist.models.quantization_config import QuantizationConfig, read_quantization
+from lapidist.models.quantization_config import QuantizationConfig, foreign_method, read_quantization
 from lapidist.models.rope_config import RopeConfig
 from lapidist.models.rope_fields import read_rope
 from lapidist.models.shapes import shape_config
@@ -47,6 +48,8 @@ class ModelConfig:
     quantization : formats of a quantized checkpoint, None for floats.
     dtype : of the checkpoint; float32 if it does not say.
     prompt_filter : what ``lapidist calibrate-filter`` wrote, None if it never ran.
+    experts : the mixture of experts that every layer has for an MLP; None in everything that the engine runs.
+    foreign_quantization : method by which others quantized a checkpoint that is not run, such as ``fp8``.
     """
 
     architecture: str
@@ -79,26 +82,30 @@ class ModelConfig:
     bos_token_id: int | None
     eos_token_ids: tuple[int, ...]
     prompt_filter: FilterDefaults | None = None
+    experts: ExpertConfig | None = None
+    foreign_quantization: str | None = None
 
     @classmethod
-    def from_directory(cls, path: str | Path) -> "ModelConfig":
+    def from_directory(cls, path: str | Path, *, to_run: bool = True) -> "ModelConfig":
         """Read ``config.json``, in the style of transformers 4 or 5.
+
+        Without ``to_run`` it may be what can be forecast only: a mixture of experts, or quantized by others.
 
         Raises
         ------
         CheckpointError : the file is missing or broken, the architecture is not supported, a field is wrong.
         """
-        return cls.from_fields(ConfigFields.read(Path(path) / CONFIG_FILE))
+        return cls.from_fields(ConfigFields.read(Path(path) / CONFIG_FILE), to_run=to_run)
 
     @classmethod
-    def of_shape(cls, name: str) -> "ModelConfig":
+    def of_shape(cls, name: str, *, to_run: bool = True) -> "ModelConfig":
         """Of a public model in ``models.shapes``; raises ValueError for an unknown name."""
-        return cls.from_fields(ConfigFields(Path(name), shape_config(name)))
+        return cls.from_fields(ConfigFields(Path(name), shape_config(name, to_run=to_run)), to_run=to_run)
 
     @classmethod
-    def from_fields(cls, fields: ConfigFields) -> "ModelConfig":
+    def from_fields(cls, fields: ConfigFields, *, to_run: bool = True) -> "ModelConfig":
         """From the contents of a ``config.json``; raises CheckpointError as ``from_directory`` does."""
-        architecture, family = _family(fields)
+        architecture, family = _family(fields, to_run)
         _reject_what_we_do_not_compute(fields)
         hidden_size = fields.integer("hidden_size")
         num_layers = fields.integer("num_hidden_layers", maximum=_MAX_LAYERS)
@@ -108,6 +115,7 @@ class ModelConfig:
         context = fields.integer("max_position_embeddings")
         bias = family.attention_bias_option and fields.boolean("attention_bias")
         query_scalar = fields.positive("query_pre_attn_scalar", 256.0) if family.is_gemma else head_dim
+        foreign = None if to_run else foreign_method(fields)
         activation_key = "hidden_activation" if family.is_gemma else "hidden_act"
         return cls(
             architecture=architecture,
@@ -134,22 +142,30 @@ class ModelConfig:
             norm_offset=1.0 if family.is_gemma else 0.0,
             sandwich_norms=family.is_gemma,
             attention_softmax=read_softmax(fields, num_layers, num_heads),
-            quantization=read_quantization(fields),
+            quantization=read_quantization(fields) if foreign is None else None,
             rope=read_rope(fields, head_dim, context, family),
             dtype=_dtype(fields),
             bos_token_id=fields.optional_integer("bos_token_id", minimum=0),
             eos_token_ids=fields.integers("eos_token_id"),
             prompt_filter=read_filter(fields, num_layers),
+            experts=read_experts(fields) if family.has_experts else None,
+            foreign_quantization=foreign,
         )
 
 
-def _family(fields: ConfigFields) -> tuple[str, Family]:
+def _family(fields: ConfigFields, to_run: bool) -> tuple[str, Family]:
     names = fields.texts("architectures")
+    known = FAMILIES if to_run else FAMILIES | EXPERT_FAMILIES
     for name in names:
-        if name in FAMILIES:
-            return name, FAMILIES[name]
+        if name in known:
+            return name, known[name]
+        if name in EXPERT_FAMILIES:
+            raise fields.error(
+                "architectures",
+                f"is {name}, a mixture of experts, which lapidist plan forecasts but nothing runs",
+            )
     raise fields.error(
-        "architectures", f"is {names}, which is not supported; supported are {', '.join(FAMILIES)}"
+        "architectures", f"is {names}, which is not supported; supported are {', '.join(known)}"
     )
 
 

@@ -34,6 +34,10 @@ class ConfigFields:
     def has(self, key: str) -> bool:
         return self._values.get(key) is not None
 
+    def has_items(self, key: str) -> bool:
+        """Whether there is a list that is not empty."""
+        return bool(self._values.get(key))
+
     def integer(self, key: str, default: int = _REQUIRED, minimum: int = 1, maximum: int = _LARGEST) -> int:
         value = self._get(key, default)
         if not isinstance(value, int) or isinstance(value, bool) or not minimum <= value <= maximum:

@@ -22,6 +22,7 @@ class Family:
     partial_rotary : the field ``partial_rotary_factor`` counts.
     original_context : default of ``original_max_position_embeddings``; None is the model's context.
     only_longrope : there is no RoPE scaling but longrope, which has older names.
+    has_experts : the MLP is a mixture of experts.
     """
 
     activation: str = "silu"
@@ -40,6 +41,7 @@ class Family:
     partial_rotary: bool = False
     original_context: int | None = None
     only_longrope: bool = False
+    has_experts: bool = False
 
 
 FAMILIES = {
@@ -71,5 +73,38 @@ FAMILIES = {
         is_gemma=True,
         sliding_window=4096,
         window_layers="alternating",
+    ),
+}
+
+# Only forecast: the engine has no experts.
+EXPERT_FAMILIES = {
+    "MixtralForCausalLM": Family(
+        norm_eps=1e-5,
+        num_kv_heads=8,
+        window_layers="all",
+        has_experts=True,
+    ),
+    "Qwen3MoeForCausalLM": Family(
+        num_kv_heads=4,
+        attention_bias_option=True,
+        qk_norm=True,
+        sliding_window=4096,
+        window_layers="switched",
+        has_experts=True,
+    ),
+    "GptOssForCausalLM": Family(
+        norm_eps=1e-5,
+        num_kv_heads=8,
+        head_dim=64,
+        attention_bias_option=True,
+        sliding_window=128,
+        window_layers="alternating",
+        has_experts=True,
+    ),
+    "MiniMaxM2ForCausalLM": Family(
+        head_dim=128,
+        qk_norm=True,
+        partial_rotary=True,
+        has_experts=True,
     ),
 }

@@ -84,6 +84,12 @@ def read_quantization(fields: ConfigFields) -> QuantizationConfig | None:
     return config
 
 
+def foreign_method(fields: ConfigFields) -> str | None:
+    """``quant_method`` of a checkpoint that others quantized; None of ours and of floats."""
+    method = fields.section("quantization_config").text("quant_method", QUANT_METHOD)
+    return None if method == QUANT_METHOD else method
+
+
 def quantization_section(config: QuantizationConfig) -> dict[str, Any]:
     """What ``read_quantization`` reads ``config`` from."""
     return {

@@ -7,6 +7,8 @@ import copy
 import difflib
 from typing import Any
 
+from lapidist.models.expert_shapes import EXPERT_SHAPES
+
 _LLAMA: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
@@ -255,10 +257,18 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 
 
-def shape_config(name: str) -> dict[str, Any]:
-    """A copy of the ``config.json`` of a known shape; raises ValueError for an unknown one."""
-    if name not in SHAPES:
-        near = difflib.get_close_matches(name.lower(), SHAPES, n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(SHAPES)}"
-        raise ValueError(f"unknown shape {name!r}: {hint}")
-    return copy.deepcopy(SHAPES[name])
+def shape_config(name: str, *, to_run: bool = True) -> dict[str, Any]:
+    """A copy of the ``config.json`` of a known shape, without ``to_run`` of ``models.expert_shapes`` too.
+
+    Raises
+    ------
+    ValueError : there is no such shape, or it is one that does not run.
+    """
+    known = SHAPES if to_run else SHAPES | EXPERT_SHAPES
+    if name in known:
+        return copy.deepcopy(known[name])
+    if name in EXPERT_SHAPES:
+        raise ValueError(f"{name} is a mixture of experts, which lapidist plan forecasts but nothing runs")
+    near = difflib.get_close_matches(name.lower(), known, n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known)}"
+    raise ValueError(f"unknown shape {name!r}: {hint}")

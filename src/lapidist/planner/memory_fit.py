@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from lapidist.models.config import ModelConfig
 from lapidist.workload.lowering import lower
-from lapidist.workload.operators import GEMM, Attention, Embedding, Normalization, Operator
+from lapidist.workload.operators import GEMM, Attention, Embedding, ExpertMLP, Normalization, Operator
 from lapidist.workload.recipe import Recipe
 from lapidist.workload.step import SequenceStep, Step
 
@@ -49,6 +49,7 @@ def fit_memory(
     max_num_seqs: int,
     max_num_batched_tokens: int,
     page_size: int = 16,
+    expert_parallel: int = 1,
 ) -> MemoryFit:
     """Place weights and a step's activations; pages of the KV cache get the rest.
 
@@ -56,7 +57,7 @@ def fit_memory(
     ------
     ValueError : the weights and activations alone do not fit, or leave no room for one page.
     """
-    weights = weight_bytes(config, recipe, tensor_parallel)
+    weights = weight_bytes(config, recipe, tensor_parallel, expert_parallel)
     activations = _activation_bytes(config, recipe, tensor_parallel, max_num_batched_tokens, max_num_seqs)
     per_token = kv_bytes_per_token(config, recipe, tensor_parallel)
     free = memory_bytes - weights - activations
@@ -69,10 +70,13 @@ def fit_memory(
     return MemoryFit(memory_bytes, weights, activations, per_token, num_pages, page_size)
 
 
-def weight_bytes(config: ModelConfig, recipe: Recipe, tensor_parallel: int = 1) -> int:
-    """Of one rank: what each operator of a step reads, and the embedding table, split by its vocabulary."""
-    operators = _one_token(config, recipe, tensor_parallel)
+def weight_bytes(
+    config: ModelConfig, recipe: Recipe, tensor_parallel: int = 1, expert_parallel: int = 1
+) -> int:
+    """Of one rank: what each operator of a step reads, all experts, and the embedding table, split by its rows."""
+    operators = _one_token(config, recipe, tensor_parallel, expert_parallel)
     read = sum(each.count * each.weight_bytes for each in operators if isinstance(each, GEMM | Normalization))
+    read += sum(each.count * each.stored_weight_bytes for each in operators if isinstance(each, ExpertMLP))
     rows = -(-config.vocab_size // tensor_parallel)
     [embedding] = [each for each in operators if isinstance(each, Embedding)]
     table = embedding.table.byte_count(rows, config.hidden_size)
@@ -97,5 +101,8 @@ def _activation_bytes(
     return residual + widest + 2 * _LOGIT_BYTES * logit_rows * config.vocab_size
 
 
-def _one_token(config: ModelConfig, recipe: Recipe, tensor_parallel: int) -> list[Operator]:
-    return lower(config, recipe, Step((SequenceStep(1, 1),), logit_rows=1), tensor_parallel)
+def _one_token(
+    config: ModelConfig, recipe: Recipe, tensor_parallel: int, expert_parallel: int = 1
+) -> list[Operator]:
+    step = Step((SequenceStep(1, 1),), logit_rows=1)
+    return lower(config, recipe, step, tensor_parallel, expert_parallel)

@@ -42,16 +42,28 @@ class Traffic:
 
 @dataclass(frozen=True)
 class Option:
-    """One way to serve a model."""
+    """One way to serve a model.
+
+    Attributes
+    ----------
+    tensor_parallel : devices that share the model.
+    expert_parallel : so many of these divide the experts of a mixture between them, and the rest each expert.
+    """
 
     machine: Machine
     recipe: Recipe
     tensor_parallel: int
+    expert_parallel: int = 1
+
+    @property
+    def devices(self) -> str:
+        count = f"{self.tensor_parallel} x " if self.tensor_parallel > 1 else ""
+        experts = f" (experts over {self.expert_parallel})" if self.expert_parallel > 1 else ""
+        return f"{count}{self.machine.name}{experts}"
 
     @property
     def label(self) -> str:
-        count = f"{self.tensor_parallel} x " if self.tensor_parallel > 1 else ""
-        return f"{count}{self.machine.name}, {self.recipe.name}"
+        return f"{self.devices}, {self.recipe.name}"
 
 
 @dataclass(frozen=True)
@@ -152,8 +164,11 @@ def _prepare(config: ModelConfig, option: Option, settings: PlanSettings) -> tup
         max_num_seqs=settings.max_num_seqs,
         max_num_batched_tokens=settings.max_num_batched_tokens,
         page_size=settings.page_size,
+        expert_parallel=option.expert_parallel,
     )
-    cost = TabledStepCost(option.machine.hardware, config, option.recipe, option.tensor_parallel)
+    cost = TabledStepCost(
+        option.machine.hardware, config, option.recipe, option.tensor_parallel, option.expert_parallel
+    )
     # A number format that the machine lacks is refused here.
     cost.step([1], [SequenceStep(16, 16)], logit_rows=2)
     cost.take_seconds_by_part()
@@ -221,7 +236,8 @@ def _tpot_interval(
     batch = max(1, round(metrics.output_tokens / result.steps))
     context = round((metrics.prompt_tokens + metrics.output_tokens / 2) / metrics.completed)
     step = Step((SequenceStep(1, context),) * batch, batch)
-    estimate = option.machine.hardware.step(lower(config, option.recipe, step, option.tensor_parallel))
+    operators = lower(config, option.recipe, step, option.tensor_parallel, option.expert_parallel)
+    estimate = option.machine.hardware.step(operators)
     if estimate.interval_seconds is None:
         return None
     low, high = (metrics.tpot.p50 * edge / estimate.seconds for edge in estimate.interval_seconds)

@@ -1,7 +1,7 @@
 """From what a user calls a recipe to the formats of ``workload.Recipe``.
 
-Understood are a float type (``bf16``, ``fp16``, ``fp32``), ``fp8`` and ``nvfp4``, a form such as ``w4a8kv4-g128``,
-and whatever ``lapidist quantize --recipe`` takes: ``qoq-g128`` and the others, or a YAML file.
+Understood are a float type (``bf16``, ``fp16``, ``fp32``), ``fp8``, ``nvfp4`` and ``mxfp4``, a form such as
+``w4a8kv4-g128``, and whatever ``lapidist quantize --recipe`` takes: ``qoq-g128`` and the others, or a YAML file.
 """
 
 from dataclasses import replace
@@ -26,6 +26,10 @@ _HARDWARE_FLOATS = {
     "fp8": TensorFormat("fp8", row_overhead_bits=32),
     "nvfp4": TensorFormat("fp4", 16, group_overhead_bits=8),
 }
+# Of experts alone (OCP Microscaling Formats, 2023): 4-bit floats with a power of two per 32 of them.
+_MXFP4 = TensorFormat("fp4", 32, group_overhead_bits=8)
+# Recipes of checkpoints that others quantized, by their method.
+_FOREIGN = {"fp8": "fp8", "mxfp4": "mxfp4"}
 CHECKPOINT = "checkpoint"
 """Stands for the formats that the checkpoint is in."""
 
@@ -44,6 +48,10 @@ def plan_recipe(name: str, config: ModelConfig) -> Recipe:
         plain, cut = TensorFormat(hidden), _HARDWARE_FLOATS[name.removesuffix("-kv8")]
         kv = TensorFormat("fp8") if name.endswith("-kv8") else plain
         return Recipe(name, weight=cut, activation=cut, kv=kv, hidden=plain)
+    if name == "mxfp4":
+        if config.experts is None:
+            raise ValueError("mxfp4 is a format of experts, and this model has none: use nvfp4")
+        return replace(Recipe.named(hidden), name=name, expert_weight=_MXFP4)
     try:
         return Recipe.named(name, hidden)
     except ValueError:
@@ -54,15 +62,27 @@ def plan_recipe(name: str, config: ModelConfig) -> Recipe:
         if name.lower().endswith((".yaml", ".yml")):
             raise
         raise ValueError(
-            f"unknown recipe {name!r}: use {CHECKPOINT}, bf16, fp16, fp32, fp8, nvfp4 (either with -kv8), a form such "
-            f"as w4a8kv4-g128, one of {', '.join(RECIPES)}, or a .yaml file"
+            f"unknown recipe {name!r}: use {CHECKPOINT}, bf16, fp16, fp32, fp8, nvfp4 (either with -kv8), mxfp4, a "
+            f"form such as w4a8kv4-g128, one of {', '.join(RECIPES)}, or a .yaml file"
         ) from error
     return quantized_recipe(quantization.formats, hidden)
 
 
 def checkpoint_recipe(config: ModelConfig) -> Recipe:
-    """The formats that a checkpoint is in."""
-    hidden = _FLOATS[config.dtype]
+    """The formats that a checkpoint is in.
+
+    Raises
+    ------
+    ValueError : others quantized it, in a way that is not known here.
+    """
+    hidden, method = _FLOATS[config.dtype], config.foreign_quantization
+    if method is not None:
+        if method not in _FOREIGN:
+            raise ValueError(
+                f"the checkpoint is quantized by {method!r}, whose formats are not known here: name them with --recipe "
+                "such as w4a16kv16-g128"
+            )
+        return plan_recipe(_FOREIGN[method], config)
     if config.quantization is None:
         return Recipe.named(hidden)
     return quantized_recipe(config.quantization, hidden)

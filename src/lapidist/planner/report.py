@@ -86,7 +86,7 @@ def _cells(forecast: Forecast, has_objective: bool) -> list[str]:
     price = forecast.dollars_per_million_output_tokens
     goodput, interval = metrics.goodput_requests_per_second, forecast.tpot_interval_seconds
     return [
-        (f"{option.tensor_parallel} x " if option.tensor_parallel > 1 else "") + option.machine.name,
+        option.devices,
         option.recipe.name,
         forecast.traffic.label,
         _percentiles(metrics.ttft, 1000),
@@ -146,6 +146,7 @@ def _option(each: Forecast | Refusal) -> dict[str, Any]:
         "machine": option.machine.name,
         "recipe": option.recipe.name,
         "tensor_parallel": option.tensor_parallel,
+        "expert_parallel": option.expert_parallel,
     }
 
 

@@ -58,10 +58,15 @@ class ExactStepCost:
     """Lowers and costs every step as it is: slow, and right by definition."""
 
     def __init__(
-        self, hardware: Hardware, config: DecoderShape, recipe: Recipe, tensor_parallel: int = 1
+        self,
+        hardware: Hardware,
+        config: DecoderShape,
+        recipe: Recipe,
+        tensor_parallel: int = 1,
+        expert_parallel: int = 1,
     ) -> None:
         self._ask = hardware.step
-        self._lower = lambda step: lower(config, recipe, step, tensor_parallel)
+        self._lower = lambda step: lower(config, recipe, step, tensor_parallel, expert_parallel)
         self.low_confidence: set[str] = set()
 
     def step(self, decodes: Sequence[int], chunks: Sequence[SequenceStep], logit_rows: int) -> Cost:
@@ -90,10 +95,15 @@ class TabledStepCost:
     """
 
     def __init__(
-        self, hardware: Hardware, config: DecoderShape, recipe: Recipe, tensor_parallel: int = 1
+        self,
+        hardware: Hardware,
+        config: DecoderShape,
+        recipe: Recipe,
+        tensor_parallel: int = 1,
+        expert_parallel: int = 1,
     ) -> None:
         self._hardware, self._config, self._recipe = hardware, config, recipe
-        self._ranks = tensor_parallel
+        self._ranks = (tensor_parallel, expert_parallel)
         self._windows = tuple(Counter(config.sliding_windows))
         self.low_confidence: set[str] = set()
         self._seconds_by_part = dict.fromkeys(PARTS, 0.0)
@@ -212,7 +222,7 @@ class TabledStepCost:
 
     def _lower(self, batch: int, query: int, kv_length: int, logit_rows: int = 0) -> list[Operator]:
         step = Step((SequenceStep(query, kv_length),) * batch, logit_rows)
-        return lower(self._config, self._recipe, step, self._ranks)
+        return lower(self._config, self._recipe, step, *self._ranks)
 
     @staticmethod
     def _attention(operators: Sequence[Operator], window: int | None) -> list[Operator]:

@@ -9,6 +9,7 @@ from lapidist.workload.operators import (
     Collective,
     ElementWise,
     Embedding,
+    ExpertMLP,
     Normalization,
     Operator,
 )
@@ -20,6 +21,17 @@ from lapidist.workload.tensor_format import TensorFormat
 _ACTIVATION_OPERATIONS = {"silu": 4, "gelu": 6, "gelu_pytorch_tanh": 10}
 _ROPE_OPERATIONS = 3  # two multiplications and an addition
 _SOFTCAP_OPERATIONS = 3  # divide, tanh, multiply
+
+
+class ExpertShape(Protocol):
+    """What lowering needs of a mixture of experts."""
+
+    @property
+    def count(self) -> int: ...
+    @property
+    def top_k(self) -> int: ...
+    @property
+    def inner(self) -> int: ...
 
 
 class DecoderShape(Protocol):
@@ -57,24 +69,32 @@ class DecoderShape(Protocol):
     def embedding_scale(self) -> float: ...
     @property
     def final_softcap(self) -> float | None: ...
+    @property
+    def experts(self) -> ExpertShape | None:
+        """In the place of the MLP, whose intermediate size then means nothing."""
 
 
-def lower(config: DecoderShape, recipe: Recipe, step: Step, tensor_parallel: int = 1) -> list[Operator]:
+def lower(
+    config: DecoderShape, recipe: Recipe, step: Step, tensor_parallel: int = 1, expert_parallel: int = 1
+) -> list[Operator]:
     """The operators that one rank runs for ``step``, in the order of one layer.
 
     Operators of the layers appear once with ``count`` = number of layers (attention once per sequence and
     per window length). The work of prompt filters follows, each chunk on its own. QKV and gate/up are one GEMM
     each. With ``tensor_parallel`` > 1 projections are split as in Megatron-LM (arXiv 1909.08053): QKV, gate/up and
     the vocabulary by output, o and down by input, each pair followed by an all-reduce; the biases of o and down are
-    added by one rank and counted on all.
+    added by one rank and counted on all. A mixture of experts is divided over the same ranks: the experts themselves
+    over ``expert_parallel`` of them, the inner size of each over the rest.
 
     Raises
     ------
-    ValueError : the heads or the intermediate size do not divide over the ranks.
+    ValueError : the heads, the intermediate size or the experts do not divide over the ranks.
     """
     if tensor_parallel < 1:
         raise ValueError(f"tensor_parallel must be at least 1, got {tensor_parallel}")
-    found = _Lowering(config, recipe, step, tensor_parallel, config.sliding_windows).operators()
+    found = _Lowering(
+        config, recipe, step, tensor_parallel, config.sliding_windows, expert_parallel
+    ).operators()
     return [*found, *_filters(config, recipe, step, tensor_parallel)]
 
 
@@ -97,7 +117,13 @@ class _Lowering:
     """The shapes of one rank, worked out once, and the operators of each block in the layers of these windows."""
 
     def __init__(
-        self, config: DecoderShape, recipe: Recipe, step: Step, ranks: int, windows: tuple[int | None, ...]
+        self,
+        config: DecoderShape,
+        recipe: Recipe,
+        step: Step,
+        ranks: int,
+        windows: tuple[int | None, ...],
+        expert_ranks: int = 1,
     ) -> None:
         self.config, self.recipe, self.step, self.ranks = config, recipe, step, ranks
         self.windows = windows
@@ -107,7 +133,7 @@ class _Lowering:
         self.kv_heads = max(1, config.num_kv_heads // ranks)
         if config.num_kv_heads % ranks and ranks % config.num_kv_heads:
             raise ValueError(f"num_kv_heads ({config.num_kv_heads}) does not divide over {ranks} ranks")
-        self.intermediate = _split("intermediate_size", config.intermediate_size, ranks)
+        self.expert_ranks = expert_ranks
         self.vocabulary = -(-config.vocab_size // ranks)
 
     def operators(self) -> list[Operator]:
@@ -217,7 +243,50 @@ class _Lowering:
         return [*found, *self._block_end("attention")]
 
     def _mlp(self) -> list[Operator]:
+        experts = self.config.experts
+        inside = self._dense_mlp() if experts is None else self._experts(experts)
+        return [
+            self._norm("pre_mlp_norm", output=self.recipe.activation),
+            *inside,
+            *self._block_end("mlp"),
+        ]
+
+    def _experts(self, experts: ExpertShape) -> list[Operator]:
+        """The router, in floats and on every rank, and the MLPs that it chooses."""
+        recipe, ranks = self.recipe, self.expert_ranks
+        if ranks < 1 or self.ranks % ranks:
+            raise ValueError(f"expert_parallel must divide the {self.ranks} ranks, got {ranks}")
+        _split("experts", experts.count, ranks)
+        _split("inner size of experts", experts.inner, self.ranks // ranks)
+        router = GEMM(
+            name="router",
+            count=self.layers,
+            m=self.tokens,
+            n=experts.count,
+            k=self.hidden,
+            input=recipe.hidden,
+            weight=recipe.hidden,
+            output=recipe.hidden,
+        )
+        chosen = ExpertMLP(
+            name="experts",
+            count=self.layers,
+            tokens=self.tokens,
+            hidden=self.hidden,
+            inner=experts.inner,
+            top_k=experts.top_k,
+            experts=experts.count,
+            tensor_parallel=self.ranks // ranks,
+            expert_parallel=ranks,
+            input=recipe.activation,
+            weight=recipe.expert_weight or recipe.weight,
+            output=recipe.hidden,
+        )
+        return [router, chosen]
+
+    def _dense_mlp(self) -> list[Operator]:
         config = self.config
+        intermediate = _split("intermediate_size", config.intermediate_size, self.ranks)
         if config.hidden_act not in _ACTIVATION_OPERATIONS:
             raise ValueError(
                 f"unknown hidden_act {config.hidden_act!r}; known are {', '.join(_ACTIVATION_OPERATIONS)}"
@@ -226,18 +295,16 @@ class _Lowering:
             name="activation",
             count=self.layers,
             rows=self.tokens,
-            columns=self.intermediate,
+            columns=intermediate,
             inputs=2,
             operations_per_element=_ACTIVATION_OPERATIONS[config.hidden_act],
             input=self.recipe.hidden,
             output=self.recipe.activation,
         )
         return [
-            self._norm("pre_mlp_norm", output=self.recipe.activation),
-            self._gemm("gate_up_proj", 2 * self.intermediate, self.hidden, config.mlp_bias),
+            self._gemm("gate_up_proj", 2 * intermediate, self.hidden, config.mlp_bias),
             activation,
-            self._gemm("down_proj", self.hidden, self.intermediate, config.mlp_bias),
-            *self._block_end("mlp"),
+            self._gemm("down_proj", self.hidden, intermediate, config.mlp_bias),
         ]
 
     def _block_end(self, block: str) -> list[Operator]:

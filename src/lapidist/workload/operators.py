@@ -75,6 +75,58 @@ class GEMM(Operator):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExpertMLP(Operator):
+    """Gate, up and down projections of the experts that a router chose, on one rank of a group.
+
+    Every token goes to ``top_k`` of ``experts`` gated MLPs, as likely to one as to another. ``tensor_parallel`` ranks
+    divide the inner size, ``expert_parallel`` ones the experts.
+    """
+
+    tokens: int
+    hidden: int
+    inner: int
+    top_k: int
+    experts: int
+    input: TensorFormat
+    weight: TensorFormat
+    output: TensorFormat
+    tensor_parallel: int = 1
+    expert_parallel: int = 1
+
+    @property
+    def rows(self) -> float:
+        """Pairs of a token and an expert that one rank computes, on average."""
+        return self.tokens * self.top_k / self.expert_parallel
+
+    @property
+    def local_inner(self) -> int:
+        return self.inner // self.tensor_parallel
+
+    @property
+    def stored_weight_bytes(self) -> int:
+        """Of all experts of one rank."""
+        local = self.experts // self.expert_parallel
+        up = self.weight.byte_count(2 * self.local_inner, self.hidden)
+        return local * (up + self.weight.byte_count(self.hidden, self.local_inner))
+
+    @property
+    def flops(self) -> int:
+        return round(2 * 3 * self.hidden * self.local_inner * self.rows)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of the experts that at least one token is expected to reach."""
+        reached = 1 - (1 - self.top_k / self.experts) ** self.tokens
+        return round(reached * self.stored_weight_bytes)
+
+    @property
+    def activation_bytes(self) -> int:
+        return self.input.byte_count(self.tokens, self.hidden) + self.output.byte_count(
+            self.tokens, self.hidden
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Attention(Operator):
     """Causal attention of one sequence in one layer.
 

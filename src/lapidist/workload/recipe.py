@@ -26,6 +26,7 @@ class Recipe:
     kv : keys and values in the cache; a row is one head of one token.
     hidden : everything else: residual stream, norms, embedding, output head, attention's own arithmetic.
     lm_head : weights of the output head, whose inputs are then ``activation``; None is ``hidden`` for both.
+    expert_weight : weights of a mixture of experts; None is ``weight``.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Recipe:
     kv: TensorFormat
     hidden: TensorFormat
     lm_head: TensorFormat | None = None
+    expert_weight: TensorFormat | None = None
 
     @staticmethod
     def named(name: str, hidden: Literal["fp32", "bf16", "fp16"] = "fp16") -> "Recipe":

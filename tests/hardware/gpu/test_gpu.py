@@ -2,8 +2,12 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from lapidist.hardware.estimate import Estimate
 from lapidist.hardware.gpu.gpu import GPU, OVERHEAD
+from lapidist.hardware.gpu.moe_predictor import moe_predictor
 from lapidist.hardware.gpu.serving_overhead import NONE, ServingOverhead
+from lapidist.models.config import ModelConfig
+from lapidist.planner.recipes import plan_recipe
 from lapidist.workload import Recipe, SequenceStep, Step, lower
 from lapidist.workload.tensor_format import TensorFormat
 
@@ -28,6 +32,7 @@ class _Shape:
     sliding_windows: tuple[int | None, ...] = (None,) * 32
     embedding_scale: float = 1.0
     final_softcap: float | None = None
+    experts: None = None
 
 
 _BF16 = Recipe.named("bf16")
@@ -140,3 +145,47 @@ def test_doubts_are_passed_on() -> None:
 def test_the_same_step_gives_the_same_bits() -> None:
     operators = lower(_Shape(), _BF16, _decode(5, 777))
     assert GPU("b200").step(operators) == GPU("b200").step(operators)
+
+
+def _mixture(gpu: GPU, recipe: Recipe, batch: int, expert_ranks: int = 1) -> Estimate:
+    config = ModelConfig.of_shape("qwen3-235b-a22b", to_run=False)
+    step = Step((SequenceStep(1, 2000),) * batch, batch)
+    return gpu.step(lower(config, recipe, step, 4, expert_ranks))
+
+
+def test_experts_are_costed_by_their_own_model() -> None:
+    found = _mixture(GPU("h200", overhead=NONE), Recipe.named("bf16"), 16)
+    assert sum(found.breakdown.values()) == pytest.approx(found.seconds)
+    assert found.breakdown["router"] > 0
+    layer = moe_predictor("h200").predict(16, 4096, 1536, 8, 128, 4, 1, 1.01, "bf16").seconds[0]
+    assert found.breakdown["experts"] == pytest.approx(94 * layer)
+    assert found.interval_seconds is not None
+    assert found.interval_seconds[0] < found.seconds < found.interval_seconds[1]
+    spread = _mixture(GPU("h200", overhead=NONE), Recipe.named("bf16"), 16, expert_ranks=4)
+    assert spread.breakdown["experts"] != found.breakdown["experts"]
+    assert spread.breakdown["attention"] == found.breakdown["attention"]
+
+
+def test_experts_that_were_not_measured_are_told() -> None:
+    fp8 = plan_recipe("fp8", ModelConfig.of_shape("qwen3-235b-a22b", to_run=False))
+    assert not any("mixture" in note for note in _mixture(GPU("h200"), fp8, 4).low_confidence)
+    assert any("were not measured on b200" in note for note in _mixture(GPU("b200"), fp8, 4).low_confidence)
+    cut = Recipe.named("w4a8kv8-g128", "bf16")
+    assert any("int4_wo kernels stand" in note for note in _mixture(GPU("h200"), cut, 4).low_confidence)
+
+
+def test_formats_without_a_kernel_of_experts_are_refused() -> None:
+    with pytest.raises(ValueError, match="experts: int8 weights by bf16 inputs"):
+        _mixture(GPU("h200"), Recipe.named("w8a16kv16", "bf16"), 4)
+    mixed = replace(Recipe.named("bf16"), expert_weight=TensorFormat("fp8"))
+    with pytest.raises(ValueError, match="experts: fp8 weights by bf16 inputs"):
+        _mixture(GPU("h200"), mixed, 4)
+
+
+def test_4_bit_floats_of_experts_run_where_the_gpu_has_them() -> None:
+    recipe = replace(Recipe.named("bf16"), expert_weight=TensorFormat("fp4", 32, group_overhead_bits=8))
+    for gpu, kernel in (("h200", "int4_wo"), ("b200", "nvfp4")):
+        found = _mixture(GPU(gpu, overhead=NONE), recipe, 64)
+        layer = moe_predictor(gpu).predict(64, 4096, 1536, 8, 128, 4, 1, 1.01, kernel).seconds[0]
+        assert found.breakdown["experts"] == pytest.approx(94 * layer)
+        assert any("fp4 weights by bf16 inputs" in note for note in found.low_confidence)

@@ -15,15 +15,18 @@ from lapidist.hardware.gpu.collective_law import CollectiveLaw
 from lapidist.hardware.gpu.data_sheet import DataSheet, load_data_sheet
 from lapidist.hardware.gpu.gemm_format import GEMM_FORMATS
 from lapidist.hardware.gpu.gemm_predictor import GemmPredictor, gemm_predictor
-from lapidist.hardware.gpu.gpu_format import gemm_kernels
+from lapidist.hardware.gpu.gpu_format import expert_kernel, gemm_kernels
+from lapidist.hardware.gpu.moe_predictor import moe_predictor
 from lapidist.hardware.gpu.power_predictor import PowerPredictor, power_predictor
 from lapidist.hardware.gpu.serving_overhead import BY_BACKEND, TYPICAL, ServingOverhead
 from lapidist.hardware.gpu.stream_law import StreamLaw
-from lapidist.workload.operators import GEMM, Attention, Collective, Operator
+from lapidist.workload.operators import GEMM, Attention, Collective, ExpertMLP, Operator
 
 OVERHEAD = "step_overhead"
 _BACKENDS = {"trtllm": "TRTLLM", "vllm": "VLLM", "sglang": "SGLang"}
 _CACHED = 1 << 16
+_ROUTING_SKEW = 1.01  # exponent of the power law that experts are chosen by
+_Kernel = GEMM | AttentionGroup | ExpertMLP
 _Key = tuple[float | str, ...]
 
 
@@ -106,15 +109,16 @@ class GPU:
     def _operator_parts(self, operators: Sequence[Operator], notes: set[str]) -> Iterator[_Part]:
         gemms = [operator for operator in operators if isinstance(operator, GEMM)]
         groups = group_attention([operator for operator in operators if isinstance(operator, Attention)])
-        self._fill_costs(gemms, groups)
-        kernels: list[GEMM | AttentionGroup] = [*gemms, *groups]
+        experts = [operator for operator in operators if isinstance(operator, ExpertMLP)]
+        self._fill_costs(gemms, groups, experts)
+        kernels: list[_Kernel] = [*gemms, *groups, *experts]
         for item in kernels:
             seconds, watts, width, found = self._costs[_key(item)]
             notes.update(found)
             time = seconds * item.count
             yield _Part(item.name, time, time * watts, width, self._bound(item, seconds))
         for operator in operators:
-            if isinstance(operator, GEMM | Attention):
+            if isinstance(operator, GEMM | Attention | ExpertMLP):
                 continue
             if isinstance(operator, Collective):
                 seconds, bound = self.collectives.seconds(operator, self.sheet), "communication"
@@ -133,7 +137,9 @@ class GPU:
         seconds = self.overhead.seconds(layers, len(attention) / max(1, windows), prefill)
         return _Part(OVERHEAD, seconds, seconds * self._stream_watts(1.0, 1.0), 0.5, "overhead")
 
-    def _fill_costs(self, gemms: Sequence[GEMM], groups: Sequence[AttentionGroup]) -> None:
+    def _fill_costs(
+        self, gemms: Sequence[GEMM], groups: Sequence[AttentionGroup], experts: Sequence[ExpertMLP]
+    ) -> None:
         """Predict what was not asked for before, all kernels of one kind in one call."""
         if len(self._costs) > _CACHED:
             self._costs.clear()
@@ -146,6 +152,9 @@ class GPU:
         new = [group for group in groups if _key(group) not in self._costs]
         for phase in (True, False):
             self._predict_attention([group for group in new if group.decoding == phase])
+        for each in experts:
+            if _key(each) not in self._costs:
+                self._costs[_key(each)] = self._expert_cost(each)
 
     def _predict_gemms(self, formats: tuple[str, ...], gemms: Sequence[GEMM]) -> None:
         m, n, k = (np.array([getattr(gemm, size) for gemm in gemms]) for size in "mnk")
@@ -197,7 +206,25 @@ class GPU:
             notes = answer.notes if answer.low_confidence[row] else ()
             self._costs[_key(group)] = (float(answer.seconds[row]), float(watts[row]), width, notes)
 
-    def _bound(self, item: GEMM | AttentionGroup, seconds: float) -> Bound:
+    def _expert_cost(self, experts: ExpertMLP) -> tuple[float, float, float, tuple[str, ...]]:
+        kernel, note = expert_kernel(experts, self.sheet)
+        answer = moe_predictor(self.sheet).predict(
+            experts.tokens,
+            experts.hidden,
+            experts.inner,
+            experts.top_k,
+            experts.experts,
+            experts.tensor_parallel,
+            experts.expert_parallel,
+            _ROUTING_SKEW,
+            kernel,
+        )
+        seconds = float(answer.seconds[0])
+        width = float(np.log(answer.high[0] / answer.low[0]) / 2)
+        watts = self._stream_watts(experts.minimum_bytes, seconds)
+        return seconds, watts, width, (*answer.notes, *([note] if note else []))
+
+    def _bound(self, item: _Kernel, seconds: float) -> Bound:
         memory = item.minimum_bytes / self.sheet.memory_bytes_per_second
         return (
             "memory"
@@ -228,8 +255,11 @@ class GPU:
             return attention_predictor(self.sheet)
 
 
-def _key(item: GEMM | AttentionGroup) -> _Key:
+def _key(item: _Kernel) -> _Key:
     """What its cost depends on: not its name, nor how often it runs."""
     if isinstance(item, AttentionGroup):
         return item.shape()
+    if isinstance(item, ExpertMLP):
+        return ("experts", item.tokens, item.hidden, item.inner, item.top_k, item.experts, item.tensor_parallel,
+                item.expert_parallel, item.input.number, item.weight.number)  # fmt: skip
     return (item.m, item.n, item.k, item.input.number, item.weight.number)

@@ -38,6 +38,7 @@ class PublishedModel:
     attention_softcap: float | None = None
     final_softcap: float | None = None
     embedding_scale: float = 1.0
+    experts: None = None
 
     @property
     def sliding_windows(self) -> tuple[int | None, ...]:

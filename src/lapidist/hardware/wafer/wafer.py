@@ -24,6 +24,7 @@ from lapidist.workload.operators import (
     Attention,
     ElementWise,
     Embedding,
+    ExpertMLP,
     Normalization,
     Operator,
 )
@@ -119,6 +120,8 @@ class Wafer:
             options = _gemm_programs(operator, self.prefill_grid, self.decode_grid, element_bytes)
         elif isinstance(operator, Attention):
             options = _attention_programs(operator, self.prefill_grid, self.decode_grid, element_bytes)
+        elif isinstance(operator, ExpertMLP):
+            raise ValueError("a wafer forecast knows no mixture of experts")
         else:
             grids = dict.fromkeys((self.prefill_grid, self.decode_grid))
             options = tuple(_spread(operator, grid, element_bytes) for grid in grids)
