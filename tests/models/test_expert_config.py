@@ -11,6 +11,7 @@ from lapidist.models.config import ModelConfig
 from lapidist.models.errors import CheckpointError
 from lapidist.models.expert_config import ExpertConfig
 from lapidist.models.expert_shapes import EXPERT_SHAPES
+from lapidist.models.latent_config import LatentConfig
 
 MIXTRAL = EXPERT_SHAPES["mixtral-8x7b"]
 
@@ -73,3 +74,27 @@ def test_what_others_quantized_is_told_apart(tmp_path: Path) -> None:
     fields = MIXTRAL | {"quantization_config": {"quant_method": "awq", "bits": 4}}
     found = ModelConfig.from_directory(written(tmp_path, fields), to_run=False)
     assert (found.foreign_quantization, found.quantization) == ("awq", None)
+
+
+def test_deepseek_is_read_with_its_latents(tmp_path: Path) -> None:
+    config = transformers.DeepseekV3Config()
+    config.architectures = ["DeepseekV3ForCausalLM"]
+    config.save_pretrained(tmp_path)
+    found = ModelConfig.from_directory(tmp_path, to_run=False)
+    assert found.latent == LatentConfig(1536, 512, 64, 128, 128)
+    assert found.experts == ExpertConfig(256, 8, 2048, shared_inner=2048, dense_layers=3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"kv_lora_rank": None}, "kv_lora_rank"),
+        ({"v_head_dim": 0}, "v_head_dim"),
+        ({"moe_layer_freq": 2}, "moe_layer_freq"),
+        ({"first_k_dense_replace": 62}, "first_k_dense_replace"),
+        ({"n_shared_experts": -1}, "n_shared_experts"),
+    ],
+)
+def test_a_wrong_field_of_deepseek_is_named(changes: dict[str, Any], key: str, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=f"config.json: {key}"):
+        ModelConfig.from_directory(written(tmp_path, EXPERT_SHAPES["deepseek-v3"] | changes), to_run=False)

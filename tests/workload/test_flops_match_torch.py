@@ -50,6 +50,7 @@ class Shape:
     embedding_scale: float = 1.0
     final_softcap: float | None = None
     experts: None = None
+    latent: None = None
 
 
 def build(family: str) -> tuple[torch.nn.Module, Shape]:

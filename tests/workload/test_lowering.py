@@ -39,6 +39,7 @@ class PlainShape:
     embedding_scale: float = 1.0
     final_softcap: float | None = None
     experts: "PlainExperts | None" = None
+    latent: "PlainLatents | None" = None
 
 
 LLAMA_3_8B = PlainShape(
@@ -203,6 +204,17 @@ class PlainExperts:
     count: int = 8
     top_k: int = 2
     inner: int = 48
+    shared_inner: int = 0
+    dense_layers: int = 0
+
+
+@dataclass(frozen=True)
+class PlainLatents:
+    query_rank: int = 24
+    kv_rank: int = 32
+    rope_dim: int = 8
+    nope_dim: int = 16
+    value_dim: int = 12
 
 
 def test_experts_take_the_place_of_the_mlp() -> None:
@@ -249,3 +261,45 @@ def test_experts_that_do_not_divide_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         lower(PlainShape(experts=experts), BF16, Step((SequenceStep(1, 1),), 1), *ranks)
+
+
+def test_dense_layers_come_before_experts_and_all_tokens_share_one() -> None:
+    experts = PlainExperts(shared_inner=24, dense_layers=1)
+    operators = lower(PlainShape(experts=experts), BF16, Step((SequenceStep(5, 9),), logit_rows=1))
+    shape = {o.name: (o.count, o.n, o.k) for o in operators if isinstance(o, GEMM) and "proj" in o.name}
+    assert shape["gate_up_proj"] == (1, 2 * 160, 64)
+    assert shape["shared_gate_up_proj"] == (2, 2 * 24, 64)
+    assert shape["shared_down_proj"] == (2, 64, 24)
+    assert only(operators, "experts").count == only(operators, "router").count == 2
+    assert only(operators, "pre_mlp_norm").count == 3
+
+
+def test_latents_are_cached_and_projected() -> None:
+    shape = PlainShape(latent=PlainLatents())
+    step = Step((SequenceStep(1, 30), SequenceStep(6, 10)), logit_rows=1)
+    operators = lower(shape, BF16, step, tensor_parallel=2)
+    proj = {o.name: (o.m, o.n, o.k) for o in operators if isinstance(o, GEMM) and "proj" in o.name}
+    assert proj["latent_proj"] == (7, 24 + 32 + 8, 64)
+    assert proj["q_proj"] == (7, 4 * 24, 24)
+    assert proj["kv_proj"] == (7, 4 * 28, 32)
+    assert proj["o_proj"] == (7, 64, 4 * 12)
+    decode, prefill = (o for o in operators if isinstance(o, Attention))
+    assert (decode.heads, decode.kv_heads, decode.head_dim, decode.value_dim) == (4, 1, 40, 32)
+    assert (prefill.heads, prefill.kv_heads, prefill.head_dim, prefill.value_dim) == (4, 4, 24, 12)
+    # Every rank holds the latents of all heads.
+    assert decode.kv_read_bytes == 2 * 29 * 40
+    assert prefill.kv_write_bytes == 2 * 6 * 40
+    assert decode.causal_flops == 2 * 4 * (40 + 32) * 30
+    plain = lower(PlainShape(latent=PlainLatents(query_rank=0)), BF16, step, tensor_parallel=2)
+    assert only(plain, "latent_proj").n == 4 * 24 + 32 + 8  # type: ignore[attr-defined]
+    assert "q_proj" not in {operator.name for operator in plain}
+
+
+@given(step=steps(), recipe=st.sampled_from(["bf16", "w4a8kv4-g128"]), query_rank=st.sampled_from([0, 24]))
+def test_operators_of_experts_and_latents_cost_something(step: Step, recipe: str, query_rank: int) -> None:
+    shape = PlainShape(experts=PlainExperts(dense_layers=2), latent=PlainLatents(query_rank=query_rank))
+    for operator in lower(shape, Recipe.named(recipe), step, 2, 2):
+        assert operator.minimum_bytes > 0, operator
+        assert operator.flops > 0 or operator.name.startswith("embedding") or "all_" in operator.name, (
+            operator
+        )

@@ -9,6 +9,7 @@ from lapidist.models.config_fields import ConfigFields
 from lapidist.models.expert_config import ExpertConfig, read_experts
 from lapidist.models.families import EXPERT_FAMILIES, FAMILIES, Family
 from lapidist.models.filter_config import FilterDefaults, read_filter
+from lapidist.models.latent_config import LatentConfig, read_latent
 from lapidist.models.quantization_config import QuantizationConfig, foreign_method, read_quantization
 from lapidist.models.rope_config import RopeConfig
 from lapidist.models.rope_fields import read_rope
@@ -49,6 +50,7 @@ class ModelConfig:
     dtype : of the checkpoint; float32 if it does not say.
     prompt_filter : what ``lapidist calibrate-filter`` wrote, None if it never ran.
     experts : the mixture of experts that every layer has for an MLP; None in everything that the engine runs.
+    latent : latent attention, whose sizes take the place of ``num_kv_heads`` and ``head_dim``; also never run.
     foreign_quantization : method by which others quantized a checkpoint that is not run, such as ``fp8``.
     """
 
@@ -83,6 +85,7 @@ class ModelConfig:
     eos_token_ids: tuple[int, ...]
     prompt_filter: FilterDefaults | None = None
     experts: ExpertConfig | None = None
+    latent: LatentConfig | None = None
     foreign_quantization: str | None = None
 
     @classmethod
@@ -148,7 +151,8 @@ class ModelConfig:
             bos_token_id=fields.optional_integer("bos_token_id", minimum=0),
             eos_token_ids=fields.integers("eos_token_id"),
             prompt_filter=read_filter(fields, num_layers),
-            experts=read_experts(fields) if family.has_experts else None,
+            experts=read_experts(fields, num_layers) if family.has_experts else None,
+            latent=read_latent(fields) if family.has_latents else None,
             foreign_quantization=foreign,
         )
 

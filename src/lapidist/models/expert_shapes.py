@@ -63,6 +63,34 @@ _GPT_OSS: dict[str, Any] = {
     "torch_dtype": "bfloat16",
     "vocab_size": 201088,
 }
+_DEEPSEEK_V3: dict[str, Any] = {
+    "architectures": ["DeepseekV3ForCausalLM"],
+    "attention_bias": False,
+    "first_k_dense_replace": 3,
+    "hidden_act": "silu",
+    "hidden_size": 7168,
+    "intermediate_size": 18432,
+    "kv_lora_rank": 512,
+    "max_position_embeddings": 163840,
+    "moe_intermediate_size": 2048,
+    "moe_layer_freq": 1,
+    "n_routed_experts": 256,
+    "n_shared_experts": 1,
+    "num_attention_heads": 128,
+    "num_experts_per_tok": 8,
+    "num_hidden_layers": 61,
+    "num_key_value_heads": 128,
+    "q_lora_rank": 1536,
+    "qk_nope_head_dim": 128,
+    "qk_rope_head_dim": 64,
+    "quantization_config": {"quant_method": "fp8"},
+    "rms_norm_eps": 1e-06,
+    "rope_theta": 10000,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+    "v_head_dim": 128,
+    "vocab_size": 129280,
+}
 
 EXPERT_SHAPES: dict[str, dict[str, Any]] = {
     # mistralai/Mixtral-8x7B-v0.1, -8x22B-v0.1
@@ -121,5 +149,17 @@ EXPERT_SHAPES: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": False,
         "torch_dtype": "bfloat16",
         "vocab_size": 200064,
+    },
+    # deepseek-ai/DeepSeek-V3, -R1; moonshotai/Kimi-K2-Instruct
+    "deepseek-v3": _DEEPSEEK_V3,
+    "kimi-k2": _DEEPSEEK_V3
+    | {
+        "first_k_dense_replace": 1,
+        "max_position_embeddings": 131072,
+        "n_routed_experts": 384,
+        "num_attention_heads": 64,
+        "num_key_value_heads": 64,
+        "rope_theta": 50000.0,
+        "vocab_size": 163840,
     },
 }

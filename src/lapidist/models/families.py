@@ -23,6 +23,7 @@ class Family:
     original_context : default of ``original_max_position_embeddings``; None is the model's context.
     only_longrope : there is no RoPE scaling but longrope, which has older names.
     has_experts : the MLP is a mixture of experts.
+    has_latents : keys and values come from latent vectors.
     """
 
     activation: str = "silu"
@@ -42,6 +43,7 @@ class Family:
     original_context: int | None = None
     only_longrope: bool = False
     has_experts: bool = False
+    has_latents: bool = False
 
 
 FAMILIES = {
@@ -107,4 +109,5 @@ EXPERT_FAMILIES = {
         partial_rotary=True,
         has_experts=True,
     ),
+    "DeepseekV3ForCausalLM": Family(has_experts=True, has_latents=True),
 }

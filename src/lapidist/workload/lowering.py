@@ -32,6 +32,28 @@ class ExpertShape(Protocol):
     def top_k(self) -> int: ...
     @property
     def inner(self) -> int: ...
+    @property
+    def shared_inner(self) -> int:
+        """Of an expert that every token goes to; 0 for none."""
+
+    @property
+    def dense_layers(self) -> int:
+        """Of the first layers, which have a plain MLP of the intermediate size."""
+
+
+class LatentShape(Protocol):
+    """What lowering needs of latent attention; a query rank of 0 projects queries from the hidden state."""
+
+    @property
+    def query_rank(self) -> int: ...
+    @property
+    def kv_rank(self) -> int: ...
+    @property
+    def rope_dim(self) -> int: ...
+    @property
+    def nope_dim(self) -> int: ...
+    @property
+    def value_dim(self) -> int: ...
 
 
 class DecoderShape(Protocol):
@@ -71,7 +93,11 @@ class DecoderShape(Protocol):
     def final_softcap(self) -> float | None: ...
     @property
     def experts(self) -> ExpertShape | None:
-        """In the place of the MLP, whose intermediate size then means nothing."""
+        """In the place of the MLP."""
+
+    @property
+    def latent(self) -> LatentShape | None:
+        """In the place of keys and values of every head."""
 
 
 def lower(
@@ -129,6 +155,7 @@ class _Lowering:
         self.windows = windows
         self.tokens, self.layers, self.hidden = step.tokens, len(windows), config.hidden_size
         self.heads = _split("num_heads", config.num_heads, ranks)
+        self.dense_layers = self.layers if config.experts is None else config.experts.dense_layers
         # Ranks beyond the number of KV heads hold copies.
         self.kv_heads = max(1, config.num_kv_heads // ranks)
         if config.num_kv_heads % ranks and ranks % config.num_kv_heads:
@@ -211,6 +238,8 @@ class _Lowering:
         return found
 
     def _attention(self) -> list[Operator]:
+        if self.config.latent is not None:
+            return [*self._latent_attention(self.config.latent), *self._block_end("attention")]
         config, recipe, head_dim = self.config, self.recipe, self.config.head_dim
         query_width = self.heads * head_dim
         qkv_width = query_width + 2 * self.kv_heads * head_dim
@@ -242,25 +271,69 @@ class _Lowering:
         found.append(self._gemm("o_proj", self.hidden, query_width, config.o_bias))
         return [*found, *self._block_end("attention")]
 
+    def _latent_attention(self, latent: LatentShape) -> list[Operator]:
+        """DeepSeek-V2's (arXiv 2405.04434, section 2.1); the latents are on every rank.
+
+        A prompt's keys and values are projected from latents for every head. In decoding queries are brought to the
+        latents instead, which all heads then share as the keys and values of one, and results back: two products of
+        the arithmetic and the weights that the one projection has, which stands for them.
+        """
+        recipe, heads = self.recipe, self.heads
+        query_dim, cached = latent.nope_dim + latent.rope_dim, latent.kv_rank + latent.rope_dim
+        queries = heads * query_dim
+        down = (latent.query_rank or queries) + cached
+        found = [
+            self._norm("input_norm", output=recipe.activation),
+            self._gemm("latent_proj", down, self.hidden, False),
+        ]
+        if latent.query_rank:
+            found.append(self._gemm("q_proj", queries, latent.query_rank, False))
+        found += [
+            self._gemm("kv_proj", heads * (latent.nope_dim + latent.value_dim), latent.kv_rank, False),
+            self._element_wise("rope", (heads + 1) * latent.rope_dim, _ROPE_OPERATIONS, inputs=1),
+        ]
+        for sequence in self.step.sequences:
+            decodes = sequence.query_length == 1
+            found.append(
+                Attention(
+                    name="attention",
+                    count=self.layers,
+                    query_length=sequence.query_length,
+                    kv_length=sequence.kv_length,
+                    heads=heads,
+                    kv_heads=1 if decodes else heads,
+                    head_dim=cached if decodes else query_dim,
+                    value_dim=latent.kv_rank if decodes else latent.value_dim,
+                    cached_numbers=cached,
+                    hidden=recipe.hidden,
+                    kv=recipe.kv,
+                    output=recipe.activation,
+                )
+            )
+        return [*found, self._gemm("o_proj", self.hidden, heads * latent.value_dim, False)]
+
     def _mlp(self) -> list[Operator]:
         experts = self.config.experts
-        inside = self._dense_mlp() if experts is None else self._experts(experts)
+        dense = (
+            self._dense_mlp("", self.config.intermediate_size, self.dense_layers) if self.dense_layers else []
+        )
         return [
             self._norm("pre_mlp_norm", output=self.recipe.activation),
-            *inside,
+            *dense,
+            *([] if experts is None else self._experts(experts)),
             *self._block_end("mlp"),
         ]
 
     def _experts(self, experts: ExpertShape) -> list[Operator]:
-        """The router, in floats and on every rank, and the MLPs that it chooses."""
-        recipe, ranks = self.recipe, self.expert_ranks
+        """The router, in floats and on every rank, the MLPs that it chooses, and the one that all tokens share."""
+        recipe, ranks, layers = self.recipe, self.expert_ranks, self.layers - self.dense_layers
         if ranks < 1 or self.ranks % ranks:
             raise ValueError(f"expert_parallel must divide the {self.ranks} ranks, got {ranks}")
         _split("experts", experts.count, ranks)
         _split("inner size of experts", experts.inner, self.ranks // ranks)
         router = GEMM(
             name="router",
-            count=self.layers,
+            count=layers,
             m=self.tokens,
             n=experts.count,
             k=self.hidden,
@@ -270,7 +343,7 @@ class _Lowering:
         )
         chosen = ExpertMLP(
             name="experts",
-            count=self.layers,
+            count=layers,
             tokens=self.tokens,
             hidden=self.hidden,
             inner=experts.inner,
@@ -282,18 +355,19 @@ class _Lowering:
             weight=recipe.expert_weight or recipe.weight,
             output=recipe.hidden,
         )
-        return [router, chosen]
+        shared = self._dense_mlp("shared_", experts.shared_inner, layers) if experts.shared_inner else []
+        return [router, chosen, *shared]
 
-    def _dense_mlp(self) -> list[Operator]:
+    def _dense_mlp(self, prefix: str, size: int, layers: int) -> list[Operator]:
         config = self.config
-        intermediate = _split("intermediate_size", config.intermediate_size, self.ranks)
+        intermediate = _split(f"{prefix or 'intermediate_'}size", size, self.ranks)
         if config.hidden_act not in _ACTIVATION_OPERATIONS:
             raise ValueError(
                 f"unknown hidden_act {config.hidden_act!r}; known are {', '.join(_ACTIVATION_OPERATIONS)}"
             )
         activation = ElementWise(
-            name="activation",
-            count=self.layers,
+            name=f"{prefix}activation",
+            count=layers,
             rows=self.tokens,
             columns=intermediate,
             inputs=2,
@@ -302,9 +376,9 @@ class _Lowering:
             output=self.recipe.activation,
         )
         return [
-            self._gemm("gate_up_proj", 2 * intermediate, self.hidden, config.mlp_bias),
+            self._gemm(f"{prefix}gate_up_proj", 2 * intermediate, self.hidden, config.mlp_bias, layers),
             activation,
-            self._gemm("down_proj", self.hidden, intermediate, config.mlp_bias),
+            self._gemm(f"{prefix}down_proj", self.hidden, intermediate, config.mlp_bias, layers),
         ]
 
     def _block_end(self, block: str) -> list[Operator]:
@@ -354,11 +428,11 @@ class _Lowering:
             )
         return found
 
-    def _gemm(self, name: str, n: int, k: int, bias: bool) -> Operator:
+    def _gemm(self, name: str, n: int, k: int, bias: bool, layers: int | None = None) -> Operator:
         recipe = self.recipe
         return GEMM(
             name=name,
-            count=self.layers,
+            count=self.layers if layers is None else layers,
             m=self.tokens,
             n=n,
             k=k,

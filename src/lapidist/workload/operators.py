@@ -131,7 +131,9 @@ class Attention(Operator):
     """Causal attention of one sequence in one layer.
 
     The last ``query_length`` of ``kv_length`` tokens each see themselves and what is before them; with a
-    sliding ``window`` themselves and the ``window - 1`` tokens before.
+    sliding ``window`` themselves and the ``window - 1`` tokens before. ``head_dim`` is of queries and keys, and of
+    values unless ``value_dim`` is given. ``cached_numbers`` is what the cache holds of a token, where that is not keys
+    and values of each head but what both are made of (latent attention, DeepSeek-V2, arXiv 2405.04434).
     """
 
     query_length: int
@@ -143,6 +145,8 @@ class Attention(Operator):
     kv: TensorFormat
     output: TensorFormat
     window: int | None = None
+    value_dim: int | None = None
+    cached_numbers: int | None = None
 
     @property
     def visible_kv(self) -> int:
@@ -154,21 +158,23 @@ class Attention(Operator):
     @property
     def flops(self) -> int:
         """QK^T and PV of every query with every visible token, as ``torch.utils.flop_counter`` counts."""
-        return 4 * self.heads * self.head_dim * self.query_length * self.visible_kv
+        return 2 * self.heads * self._dims * self.query_length * self.visible_kv
 
     @property
     def causal_flops(self) -> int:
         """The useful part of ``flops``: each query only against the tokens that it may see."""
         first, last = self.kv_length - self.query_length + 1, self.kv_length
         seen = _sum_of_minimum(first, last, self.window)
-        return 4 * self.heads * self.head_dim * seen
+        return 2 * self.heads * self._dims * seen
 
     @property
     def activation_bytes(self) -> int:
         """New queries, keys and values in, attention output out."""
-        width_in = (self.heads + 2 * self.kv_heads) * self.head_dim
+        width_in = self.heads * self.head_dim + self.kv_heads * self._dims
         incoming = self.hidden.byte_count(self.query_length, width_in)
-        return incoming + self.output.byte_count(self.query_length, self.heads * self.head_dim)
+        return incoming + self.output.byte_count(
+            self.query_length, self.heads * (self.value_dim or self.head_dim)
+        )
 
     @property
     def kv_read_bytes(self) -> int:
@@ -184,7 +190,14 @@ class Attention(Operator):
     def kv_bytes(self) -> int:
         return self.kv_read_bytes + self.kv_write_bytes
 
+    @property
+    def _dims(self) -> int:
+        """Of a key and a value."""
+        return self.head_dim + (self.value_dim or self.head_dim)
+
     def _cache_bytes(self, tokens: int) -> int:
+        if self.cached_numbers is not None:
+            return self.kv.byte_count(tokens, self.cached_numbers)
         return self.kv.byte_count(2 * tokens * self.kv_heads, self.head_dim)
 
 

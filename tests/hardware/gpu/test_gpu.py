@@ -33,6 +33,7 @@ class _Shape:
     embedding_scale: float = 1.0
     final_softcap: float | None = None
     experts: None = None
+    latent: None = None
 
 
 _BF16 = Recipe.named("bf16")
@@ -189,3 +190,25 @@ def test_4_bit_floats_of_experts_run_where_the_gpu_has_them() -> None:
         layer = moe_predictor(gpu).predict(64, 4096, 1536, 8, 128, 4, 1, 1.01, kernel).seconds[0]
         assert found.breakdown["experts"] == pytest.approx(94 * layer)
         assert any("fp4 weights by bf16 inputs" in note for note in found.low_confidence)
+
+
+def test_latent_attention_is_costed_and_doubted() -> None:
+    config = ModelConfig.of_shape("kimi-k2", to_run=False)
+    gpu, recipe = GPU("h200", overhead=NONE), Recipe.named("bf16")
+
+    def attention(*sequences: SequenceStep) -> tuple[float, tuple[str, ...]]:
+        operators = lower(config, recipe, Step(sequences, 1), 8)
+        found = gpu.step([each for each in operators if each.name == "attention"])
+        return found.seconds, found.low_confidence
+
+    few, notes = attention(*[SequenceStep(1, 4096)] * 4)
+    many, _ = attention(*[SequenceStep(1, 4096)] * 256)
+    prompt, prompt_notes = attention(SequenceStep(4096, 4096))
+    assert any("latent attention was not measured" in note for note in notes)
+    assert not any("latent attention" in note for note in prompt_notes)
+    # Never faster than the cache is read, nor than the arithmetic.
+    cache = 61 * 256 * 4096 * 576 * 2
+    assert many > cache / gpu.sheet.memory_bytes_per_second
+    assert many > 4 * few
+    flops = 61 * 2 * 8 * (192 + 128) * 4096 * 4097 / 2
+    assert prompt > flops / gpu.sheet.operations_per_second("bf16")

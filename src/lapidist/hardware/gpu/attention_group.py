@@ -12,7 +12,8 @@ class AttentionGroup:
     """Sequences of one phase in one kernel, as a batch of equal ones that causes the same work.
 
     Decoding: as many sequences, of their mean context. Prefill: the batch and query length that keep both the number of
-    new tokens and that of query-key pairs: ten short prompts and one long one are not eleven middling ones.
+    new tokens and that of query-key pairs: ten short prompts and one long one are not eleven middling ones. Heads whose
+    values are shorter than their keys count as ones of the mean size, which cause the same work.
     """
 
     name: str
@@ -23,11 +24,13 @@ class AttentionGroup:
     kv_length: float
     heads: int
     kv_heads: int
-    head_dim: int
+    head_dim: float
     window: int
     compute_bytes: float
     kv_bytes: float
     minimum_bytes: int
+    flops: int
+    is_latent: bool
 
     def shape(self) -> tuple[float, ...]:
         """The arguments of ``AttentionShapes.of``."""
@@ -39,7 +42,8 @@ def group_attention(operators: Sequence[Attention]) -> list[AttentionGroup]:
     """One group per phase, window and heads, in the order of their first operator."""
     found: dict[tuple[object, ...], list[Attention]] = defaultdict(list)
     for operator in operators:
-        shape = (operator.heads, operator.kv_heads, operator.head_dim, operator.kv, operator.hidden)
+        sizes = (operator.heads, operator.kv_heads, operator.head_dim, operator.value_dim)
+        shape = (*sizes, operator.cached_numbers, operator.kv, operator.hidden)
         key = (operator.name, operator.count, operator.query_length == 1, operator.window, *shape)
         found[key].append(operator)
     return [_group(some) for some in found.values()]
@@ -64,9 +68,11 @@ def _group(operators: Sequence[Attention]) -> AttentionGroup:
         kv_length=kv,
         heads=first.heads,
         kv_heads=first.kv_heads,
-        head_dim=first.head_dim,
+        head_dim=(first.head_dim + (first.value_dim or first.head_dim)) / 2,
         window=first.window or 0,
         compute_bytes=4.0 if first.hidden.number == "fp32" else 2.0,
         kv_bytes=first.kv.byte_count(1, first.head_dim) / first.head_dim,
         minimum_bytes=sum(operator.minimum_bytes for operator in operators),
+        flops=sum(operator.causal_flops for operator in operators),
+        is_latent=first.cached_numbers is not None,
     )

@@ -16,6 +16,7 @@ from lapidist.hardware.gpu.data_sheet import DataSheet, load_data_sheet
 from lapidist.hardware.gpu.gemm_format import GEMM_FORMATS
 from lapidist.hardware.gpu.gemm_predictor import GemmPredictor, gemm_predictor
 from lapidist.hardware.gpu.gpu_format import expert_kernel, gemm_kernels
+from lapidist.hardware.gpu.latent_attention import HALF_WIDTH, NOTE, latent_decode_seconds
 from lapidist.hardware.gpu.moe_predictor import moe_predictor
 from lapidist.hardware.gpu.power_predictor import PowerPredictor, power_predictor
 from lapidist.hardware.gpu.serving_overhead import BY_BACKEND, TYPICAL, ServingOverhead
@@ -151,7 +152,13 @@ class GPU:
             self._predict_gemms(formats, some)
         new = [group for group in groups if _key(group) not in self._costs]
         for phase in (True, False):
-            self._predict_attention([group for group in new if group.decoding == phase])
+            plain = [group for group in new if group.decoding == phase and not (phase and group.is_latent)]
+            self._predict_attention(plain)
+        for group in new:
+            if group.decoding and group.is_latent:
+                seconds = latent_decode_seconds(group, self.sheet)
+                watts = self._stream_watts(group.minimum_bytes, seconds)
+                self._costs[_key(group)] = (seconds, watts, HALF_WIDTH, (NOTE,))
         for each in experts:
             if _key(each) not in self._costs:
                 self._costs[_key(each)] = self._expert_cost(each)

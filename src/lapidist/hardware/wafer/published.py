@@ -39,6 +39,7 @@ class PublishedModel:
     final_softcap: float | None = None
     embedding_scale: float = 1.0
     experts: None = None
+    latent: None = None
 
     @property
     def sliding_windows(self) -> tuple[int | None, ...]:
