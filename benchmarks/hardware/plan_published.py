@@ -14,6 +14,7 @@ import statistics
 from collections import defaultdict
 from typing import Any
 
+from benchmarks.hardware.measured_serving import kernel_models
 from benchmarks.hardware.published_serving import QSERVE, Throughput, shape
 from benchmarks.result_file import write_result
 from lapidist.models.config import ModelConfig
@@ -33,6 +34,7 @@ def main() -> None:
     ).parse_args()
     rows = [forecast(each) for each in QSERVE]
     result = {
+        "kernel_models": kernel_models(),
         "rows": rows,
         "ratio_by_system": ratios(rows),
         "speedup_of_qserve": speedups(rows),
