@@ -1,17 +1,23 @@
 """Configurations that are forecast and not run: mixtures of experts, and what others quantized."""
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lapidist.models.config import ModelConfig
+from lapidist.models.config_fields import ConfigFields
 from lapidist.models.errors import CheckpointError
 from lapidist.models.expert_config import ExpertConfig
 from lapidist.models.expert_shapes import EXPERT_SHAPES
 from lapidist.models.latent_config import LatentConfig
+from lapidist.workload import Recipe, SequenceStep, Step, lower
+from lapidist.workload.operators import total_flops
 
 MIXTRAL = EXPERT_SHAPES["mixtral-8x7b"]
 
@@ -98,3 +104,29 @@ def test_deepseek_is_read_with_its_latents(tmp_path: Path) -> None:
 def test_a_wrong_field_of_deepseek_is_named(changes: dict[str, Any], key: str, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=f"config.json: {key}"):
         ModelConfig.from_directory(written(tmp_path, EXPERT_SHAPES["deepseek-v3"] | changes), to_run=False)
+
+
+scalars = st.one_of(
+    st.none(), st.booleans(), st.integers(-3, 70), st.integers(), st.floats(), st.text(max_size=5)
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_no_document_does_worse_than_a_checkpoint_error(data: st.DataObject) -> None:
+    """What is read can be lowered, or is told not to divide over the ranks."""
+    fields = copy.deepcopy(data.draw(st.sampled_from(list(EXPERT_SHAPES.values()))))
+    for _ in range(data.draw(st.integers(1, 3))):
+        key = data.draw(st.sampled_from(sorted(fields)))
+        fields[key] = data.draw(st.one_of(scalars, st.lists(scalars, max_size=3)))
+    message, expected = "", "config.json"
+    try:
+        config = ModelConfig.from_fields(ConfigFields(Path("config.json"), fields), to_run=False)
+        expected = "does not divide"
+        operators = lower(config, Recipe.named("bf16"), Step((SequenceStep(3, 5),), 1), 2, 2)
+    except ValueError as error:
+        message = str(error)
+    if message:
+        assert expected in message
+    else:
+        assert total_flops(operators) > 0
