@@ -136,6 +136,8 @@ def read_runs(path: Path, models: Sequence[str]) -> list[Run]:
     table = table[(table["mode"] == "agg") & table["model_path"].isin(models)]
     several = table["silicon_data_source"].str.contains(SEVERAL_WORKERS)
     several |= (table["attention_dp_size"].fillna(1) > 1) | (table["tp_size"] > 8)
+    # Experts over more ranks than attention has: the attention is copied, and its workers share the clients.
+    several |= table["moe_tp_size"] * table["moe_ep_size"] > table["tp_size"]
     unknown = ~several & ~table["system"].map(_has_sheet)
     print(
         f"{len(table)} runs; left out are {int(several.sum())} of several workers and {int(unknown.sum())} on GPUs "

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lapidist.hardware.gpu.expert_overhead import ExpertOverhead
 from lapidist.hardware.gpu.gpu import GPU
 from lapidist.models.config import ModelConfig
 from lapidist.planner.step_cost import ExactStepCost, TabledStepCost, batch_grid, length_grid, token_grid
@@ -44,6 +45,17 @@ def test_a_run_of_decodes_costs_what_its_steps_do(lengths: list[int], steps: int
     assert np.column_stack((seconds, joules)) == pytest.approx(np.array(single))
     exact = ExactStepCost(Roofline(), TINY_SHAPE, BF16).decode_run(lengths, steps)
     assert seconds == pytest.approx(exact[0], rel=0.02)
+
+
+@pytest.mark.parametrize("shape", ["qwen3-30b-a3b", "gpt-oss-20b"])
+def test_the_tables_know_what_engines_add_to_experts(shape: str) -> None:
+    config = ModelConfig.of_shape(shape, to_run=False)
+    gpu = GPU("h200", "sglang", experts=ExpertOverhead(1.0, 1.0, 1.0, 1e-6, 1e-4, 1e-3))
+    prompts, decodes = [SequenceStep(64, 64)], [100] * 8
+    exact, tabled = (each(gpu, config, BF16, 1) for each in (ExactStepCost, TabledStepCost))
+    for step in ((decodes, prompts), ([], prompts), (decodes, [])):
+        rows = len(step[0]) + len(step[1])
+        assert tabled.step(*step, rows) == pytest.approx(exact.step(*step, rows), rel=0.03)
 
 
 def test_the_overhead_of_a_step_is_charged_once() -> None:

@@ -46,6 +46,7 @@ class Shape:
     o_bias: bool = False
     mlp_bias: bool = False
     qk_norm: bool = False
+    joint_qk_norm: bool = False
     sandwich_norms: bool = False
     embedding_scale: float = 1.0
     final_softcap: float | None = None

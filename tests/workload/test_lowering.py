@@ -34,6 +34,7 @@ class PlainShape:
     o_bias: bool = False
     mlp_bias: bool = False
     qk_norm: bool = False
+    joint_qk_norm: bool = False
     sandwich_norms: bool = False
     sliding_windows: tuple[int | None, ...] = (None, None, None)
     embedding_scale: float = 1.0
@@ -215,6 +216,15 @@ class PlainLatents:
     rope_dim: int = 8
     nope_dim: int = 16
     value_dim: int = 12
+
+
+def test_ranks_add_up_squares_of_norms_over_all_heads() -> None:
+    step = Step((SequenceStep(7, 9),), logit_rows=1)
+    plain, joint = (PlainShape(qk_norm=True, joint_qk_norm=each) for each in (False, True))
+    assert lower(joint, BF16, step) == lower(plain, BF16, step)
+    [added] = [each for each in lower(joint, BF16, step, 2) if each not in lower(plain, BF16, step, 2)]
+    assert isinstance(added, Collective)
+    assert (added.count, added.payload_bytes, added.ranks) == (3, 7 * 2 * 4, 2)
 
 
 def test_experts_take_the_place_of_the_mlp() -> None:

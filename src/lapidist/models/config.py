@@ -50,6 +50,7 @@ class ModelConfig:
     dtype : of the checkpoint; float32 if it does not say.
     prompt_filter : what ``lapidist calibrate-filter`` wrote, None if it never ran.
     experts : the mixture of experts that every layer has for an MLP; None in everything that the engine runs.
+    joint_qk_norm : queries and keys are normalized over all heads at once (MiniMax-M2); also never run.
     latent : latent attention, whose sizes take the place of ``num_kv_heads`` and ``head_dim``; also never run.
     foreign_quantization : method by which others quantized a checkpoint that is not run, such as ``fp8``.
     """
@@ -86,6 +87,7 @@ class ModelConfig:
     prompt_filter: FilterDefaults | None = None
     experts: ExpertConfig | None = None
     latent: LatentConfig | None = None
+    joint_qk_norm: bool = False
     foreign_quantization: str | None = None
 
     @classmethod
@@ -153,6 +155,7 @@ class ModelConfig:
             prompt_filter=read_filter(fields, num_layers),
             experts=read_experts(fields, num_layers) if family.has_experts else None,
             latent=read_latent(fields) if family.has_latents else None,
+            joint_qk_norm=family.joint_qk_norm,
             foreign_quantization=foreign,
         )
 

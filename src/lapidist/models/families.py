@@ -15,6 +15,7 @@ class Family:
     qkv_bias : query, key and value projections always have a bias.
     attention_bias_option, mlp_bias_option : the field ``attention_bias`` or ``mlp_bias`` counts.
     qk_norm : queries and keys are normalized per head.
+    joint_qk_norm : they are, but over all heads at once.
     is_gemma : Gemma-2's norms, soft-capping, embedding scale and attention scale.
     fused_weights : the checkpoint stores one ``qkv_proj`` and one ``gate_up_proj``.
     window_layers : which layers have a sliding window: none, all, those that ``use_sliding_window`` with
@@ -35,6 +36,7 @@ class Family:
     attention_bias_option: bool = False
     mlp_bias_option: bool = False
     qk_norm: bool = False
+    joint_qk_norm: bool = False
     is_gemma: bool = False
     fused_weights: bool = False
     sliding_window: int | None = None
@@ -106,6 +108,7 @@ EXPERT_FAMILIES = {
     "MiniMaxM2ForCausalLM": Family(
         head_dim=128,
         qk_norm=True,
+        joint_qk_norm=True,
         partial_rotary=True,
         has_experts=True,
     ),

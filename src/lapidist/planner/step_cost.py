@@ -108,6 +108,7 @@ class TabledStepCost:
         self.low_confidence: set[str] = set()
         self._seconds_by_part = dict.fromkeys(PARTS, 0.0)
         self._overhead = self._cost([])
+        self._prompts = self._ask_prompts() if config.experts is not None else (0.0, 0.0)
         self._tokens = cache(self._ask_tokens)
         self._head = cache(self._ask_head)
         self._decode = cache(self._ask_decode)
@@ -115,6 +116,8 @@ class TabledStepCost:
 
     def step(self, decodes: Sequence[int], chunks: Sequence[SequenceStep], logit_rows: int) -> Cost:
         seconds, joules = self._prefill_cost(chunks) if chunks else (0.0, 0.0)
+        if chunks:
+            seconds, joules = seconds + self._prompts[0], joules + self._prompts[1]
         tokens = len(decodes) + sum(chunk.query_length for chunk in chunks)
         self._seconds_by_part["prefill_attention"] += seconds
         fixed = self._fixed(tokens, logit_rows, steps=1)
@@ -213,6 +216,16 @@ class TabledStepCost:
         plain = {operator.name for operator in self._lower(1, rows, rows)}
         with_head = self._lower(1, rows, rows, logit_rows=rows)
         return self._without_overhead([each for each in with_head if each.name not in plain])
+
+    def _ask_prompts(self) -> Cost:
+        """What a step of prompts costs beyond its parts: engines start experts one by one there."""
+        whole = self._lower(1, _LEAST_CHUNK, _LEAST_CHUNK)
+        parts = [self._ask_tokens(_LEAST_CHUNK), self._overhead]
+        parts += [self._ask_prefill(window, _LEAST_CHUNK, 0) for window in self._windows]
+        seconds, joules = (
+            cost - sum(part[index] for part in parts) for index, cost in enumerate(self._cost(whole))
+        )
+        return seconds, joules
 
     def _ask_decode(self, window: int | None, batch: int, kv_length: int) -> Cost:
         return self._without_overhead(self._attention(self._lower(batch, 1, kv_length), window))

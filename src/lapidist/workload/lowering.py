@@ -19,6 +19,7 @@ from lapidist.workload.tensor_format import TensorFormat
 
 # Operations per element, a transcendental function counting as one, of the activation times its gate.
 _ACTIVATION_OPERATIONS = {"silu": 4, "gelu": 6, "gelu_pytorch_tanh": 10}
+_FP32 = TensorFormat("fp32")
 _ROPE_OPERATIONS = 3  # two multiplications and an addition
 _SOFTCAP_OPERATIONS = 3  # divide, tanh, multiply
 
@@ -83,6 +84,10 @@ class DecoderShape(Protocol):
     def mlp_bias(self) -> bool: ...
     @property
     def qk_norm(self) -> bool: ...
+    @property
+    def joint_qk_norm(self) -> bool:
+        """Over all heads at once, so that ranks add up their squares; only with ``qk_norm``."""
+
     @property
     def sandwich_norms(self) -> bool: ...
     @property
@@ -249,6 +254,9 @@ class _Lowering:
         ]
         if config.qk_norm:
             found += [self._norm("q_norm", heads=self.heads), self._norm("k_norm", heads=self.kv_heads)]
+            if config.joint_qk_norm and self.ranks > 1:
+                squares = 2 * _FP32.byte_count(self.tokens, 1)
+                found.append(self._all_reduce_of("qk_norm_all_reduce", self.layers, squares))
         rotated = query_width + self.kv_heads * head_dim
         found.append(self._element_wise("rope", rotated, _ROPE_OPERATIONS, inputs=1))
         found += [
@@ -472,9 +480,12 @@ class _Lowering:
         if self.ranks == 1:
             return []
         payload = self.recipe.hidden.byte_count(self.tokens, self.hidden)
-        return [
-            Collective(name=name, count=count, kind="all_reduce", payload_bytes=payload, ranks=self.ranks)
-        ]
+        return [self._all_reduce_of(name, count, payload)]
+
+    def _all_reduce_of(self, name: str, count: int, payload_bytes: int) -> Operator:
+        return Collective(
+            name=name, count=count, kind="all_reduce", payload_bytes=payload_bytes, ranks=self.ranks
+        )
 
 
 def _split(name: str, size: int, ranks: int) -> int:

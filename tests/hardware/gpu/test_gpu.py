@@ -3,6 +3,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from lapidist.hardware.estimate import Estimate
+from lapidist.hardware.gpu.expert_overhead import AS_MEASURED, ExpertOverhead
 from lapidist.hardware.gpu.gpu import GPU, OVERHEAD
 from lapidist.hardware.gpu.moe_predictor import moe_predictor
 from lapidist.hardware.gpu.serving_overhead import NONE, ServingOverhead
@@ -28,6 +29,7 @@ class _Shape:
     o_bias: bool = False
     mlp_bias: bool = False
     qk_norm: bool = False
+    joint_qk_norm: bool = False
     sandwich_norms: bool = False
     sliding_windows: tuple[int | None, ...] = (None,) * 32
     embedding_scale: float = 1.0
@@ -155,16 +157,35 @@ def _mixture(gpu: GPU, recipe: Recipe, batch: int, expert_ranks: int = 1) -> Est
 
 
 def test_experts_are_costed_by_their_own_model() -> None:
-    found = _mixture(GPU("h200", overhead=NONE), Recipe.named("bf16"), 16)
+    gpu = GPU("h200", overhead=NONE, experts=AS_MEASURED)
+    found = _mixture(gpu, Recipe.named("bf16"), 16)
     assert sum(found.breakdown.values()) == pytest.approx(found.seconds)
     assert found.breakdown["router"] > 0
     layer = moe_predictor("h200").predict(16, 4096, 1536, 8, 128, 4, 1, 1.01, "bf16").seconds[0]
     assert found.breakdown["experts"] == pytest.approx(94 * layer)
     assert found.interval_seconds is not None
     assert found.interval_seconds[0] < found.seconds < found.interval_seconds[1]
-    spread = _mixture(GPU("h200", overhead=NONE), Recipe.named("bf16"), 16, expert_ranks=4)
+    spread = _mixture(gpu, Recipe.named("bf16"), 16, expert_ranks=4)
     assert spread.breakdown["experts"] != found.breakdown["experts"]
     assert spread.breakdown["attention"] == found.breakdown["attention"]
+
+
+def test_engines_add_to_experts_what_they_are_told() -> None:
+    config = ModelConfig.of_shape("qwen3-235b-a22b", to_run=False)
+    recipe = Recipe.named("bf16")
+    bare, engine = (
+        GPU("h200", overhead=NONE, experts=each)
+        for each in (AS_MEASURED, ExpertOverhead(2.0, 1.0, 2.0, 1e-6, 1e-5, 1e-4))
+    )
+
+    def added(step: Step) -> float:
+        operators = lower(config, recipe, step, 4)
+        found, plain = engine.step(operators), bare.step(operators)
+        assert found.breakdown["attention"] == plain.breakdown["attention"]
+        return found.seconds - plain.seconds - plain.breakdown["experts"]
+
+    assert added(Step((SequenceStep(1, 500),) * 16, 16)) == pytest.approx(94 * (16e-6 + 1e-5))
+    assert added(Step((SequenceStep(500, 500),), 1)) == pytest.approx(94 * (500e-6 + 1e-5 + 1e-4))
 
 
 def test_experts_that_were_not_measured_are_told() -> None:
@@ -186,7 +207,7 @@ def test_formats_without_a_kernel_of_experts_are_refused() -> None:
 def test_4_bit_floats_of_experts_run_where_the_gpu_has_them() -> None:
     recipe = replace(Recipe.named("bf16"), expert_weight=TensorFormat("fp4", 32, group_overhead_bits=8))
     for gpu, kernel in (("h200", "int4_wo"), ("b200", "nvfp4")):
-        found = _mixture(GPU(gpu, overhead=NONE), recipe, 64)
+        found = _mixture(GPU(gpu, overhead=NONE, experts=AS_MEASURED), recipe, 64)
         layer = moe_predictor(gpu).predict(64, 4096, 1536, 8, 128, 4, 1, 1.01, kernel).seconds[0]
         assert found.breakdown["experts"] == pytest.approx(94 * layer)
         assert any("fp4 weights by bf16 inputs" in note for note in found.low_confidence)

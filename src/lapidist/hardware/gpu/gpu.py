@@ -13,6 +13,7 @@ from lapidist.hardware.gpu.attention_law import AttentionShapes
 from lapidist.hardware.gpu.attention_predictor import AttentionPredictor, attention_predictor
 from lapidist.hardware.gpu.collective_law import CollectiveLaw
 from lapidist.hardware.gpu.data_sheet import DataSheet, load_data_sheet
+from lapidist.hardware.gpu.expert_overhead import ExpertOverhead, expert_overhead
 from lapidist.hardware.gpu.gemm_format import GEMM_FORMATS
 from lapidist.hardware.gpu.gemm_predictor import GemmPredictor, gemm_predictor
 from lapidist.hardware.gpu.gpu_format import expert_kernel, gemm_kernels
@@ -50,7 +51,7 @@ class GPU:
     gpu : name, data sheet, or YAML file of one.
     backend : ``trtllm``, ``vllm`` or ``sglang``; None takes the best measured kernels and a typical overhead.
     limit_watts : the power limit; that of the data sheet by default.
-    overhead : of the serving engine; by default the backend's.
+    overhead, experts : of the serving engine; by default the backend's.
 
     Raises
     ------
@@ -63,12 +64,14 @@ class GPU:
         backend: str | None = None,
         limit_watts: float | None = None,
         overhead: ServingOverhead | None = None,
+        experts: ExpertOverhead | None = None,
     ) -> None:
         if backend is not None and backend.casefold() not in _BACKENDS:
             raise ValueError(f"unknown backend {backend!r}; known are {', '.join(_BACKENDS)}")
         self.sheet = gpu if isinstance(gpu, DataSheet) else load_data_sheet(gpu)
         self.backend = backend.casefold() if backend else None
         self.overhead = overhead or BY_BACKEND.get(self.backend or "", TYPICAL)
+        self.experts = experts or expert_overhead(self.backend, self.sheet.architecture)
         self.collectives, self.streams = CollectiveLaw(), StreamLaw()
         self._power: PowerPredictor = power_predictor(self.sheet, limit_watts)
         self._attention: AttentionPredictor = self._measured_attention()
@@ -136,6 +139,9 @@ class GPU:
         windows = len({operator.window for operator in attention})
         prefill = any(operator.query_length > 1 for operator in attention)
         seconds = self.overhead.seconds(layers, len(attention) / max(1, windows), prefill)
+        if prefill:
+            experts = sum(operator.count for operator in operators if isinstance(operator, ExpertMLP))
+            seconds += experts * self.experts.prefill_seconds
         return _Part(OVERHEAD, seconds, seconds * self._stream_watts(1.0, 1.0), 0.5, "overhead")
 
     def _fill_costs(
@@ -226,7 +232,8 @@ class GPU:
             _ROUTING_SKEW,
             kernel,
         )
-        seconds = float(answer.seconds[0])
+        rows = experts.tokens * experts.top_k / experts.experts
+        seconds = self.experts.seconds(float(answer.seconds[0]), experts.tokens, rows, experts.weight.bits)
         width = float(np.log(answer.high[0] / answer.low[0]) / 2)
         watts = self._stream_watts(experts.minimum_bytes, seconds)
         return seconds, watts, width, (*answer.notes, *([note] if note else []))

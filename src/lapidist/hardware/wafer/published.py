@@ -34,6 +34,7 @@ class PublishedModel:
     o_bias: bool = False
     mlp_bias: bool = False
     qk_norm: bool = False
+    joint_qk_norm: bool = False
     sandwich_norms: bool = False
     attention_softcap: float | None = None
     final_softcap: float | None = None

@@ -1,0 +1,40 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lapidist.hardware.gpu.expert_overhead import (
+    AS_MEASURED,
+    BY_BACKEND,
+    TYPICAL,
+    ExpertOverhead,
+    expert_overhead,
+)
+
+
+@given(st.floats(1e-6, 1e-2), st.integers(1, 100_000), st.floats(0.01, 1e4), st.sampled_from([4, 8, 16]))
+def test_without_an_engine_kernels_take_what_was_measured(
+    kernel: float, tokens: int, rows: float, bits: int
+) -> None:
+    assert AS_MEASURED.seconds(kernel, tokens, rows, bits) == pytest.approx(kernel)
+
+
+def test_factors_belong_to_few_and_to_many_rows() -> None:
+    found = ExpertOverhead(2.0, 0.5, 3.0, 1e-6, 1e-5, 1.0)
+    assert found.seconds(1e-3, 10, 1e-6, 8) == pytest.approx(2e-3 + 1e-5 + 1e-5)
+    assert found.seconds(1e-3, 10, 1e-6, 4) == pytest.approx(0.5e-3 + 1e-5 + 1e-5)
+    assert found.seconds(1e-3, 10, 1e9, 4) == pytest.approx(3e-3 + 1e-5 + 1e-5)
+
+
+def test_every_engine_has_constants_on_every_architecture() -> None:
+    assert expert_overhead("vllm", "blackwell") == BY_BACKEND["vllm", True]
+    assert expert_overhead("vllm", "ampere") == expert_overhead("vllm", "hopper") == BY_BACKEND["vllm", False]
+    assert expert_overhead("sglang", "blackwell") == expert_overhead(None, "blackwell") == TYPICAL[True]
+    assert expert_overhead(None, "hopper") == TYPICAL[False]
+
+
+def test_typical_constants_lie_between_those_of_engines() -> None:
+    for is_blackwell, typical in TYPICAL.items():
+        engines = [each for (_, blackwell), each in BY_BACKEND.items() if blackwell == is_blackwell]
+        for name, value in vars(typical).items():
+            values = [getattr(each, name) for each in engines]
+            assert min(values) <= value <= max(values), (is_blackwell, name)
