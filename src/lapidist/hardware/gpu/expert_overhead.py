@@ -44,16 +44,16 @@ class ExpertOverhead:
 AS_MEASURED = ExpertOverhead(1.0, 1.0, 1.0, 0.0, 0.0, 0.0)
 # Of an engine, and whether on Blackwell.
 BY_BACKEND: dict[tuple[str, bool], ExpertOverhead] = {
-    ("trtllm", False): ExpertOverhead(0.65, 1.10, 0.83, 0.08e-6, 10e-6, 90e-6),
-    ("trtllm", True): ExpertOverhead(1.00, 0.65, 0.86, 0.03e-6, 0.0, 0.0),
-    ("vllm", False): ExpertOverhead(1.15, 0.77, 1.17, 0.05e-6, 2e-6, 0.0),
-    ("vllm", True): ExpertOverhead(0.98, 0.56, 0.98, 0.03e-6, 9e-6, 230e-6),
-    ("sglang", False): ExpertOverhead(1.06, 0.90, 1.18, 0.07e-6, 8e-6, 220e-6),
+    ("trtllm", False): ExpertOverhead(0.565, 1.025, 0.79, 0.110e-6, 20.5e-6, 13e-6),
+    ("trtllm", True): ExpertOverhead(1.000, 0.478, 0.94, 0.027e-6, 0.0, 0.0),
+    ("vllm", False): ExpertOverhead(1.065, 0.600, 1.37, 0.067e-6, 10.2e-6, 70e-6),
+    ("vllm", True): ExpertOverhead(1.010, 0.445, 0.91, 0.036e-6, 14.9e-6, 370e-6),
+    ("sglang", False): ExpertOverhead(1.035, 0.800, 1.33, 0.098e-6, 10.5e-6, 10e-6),
 }
 # Between the engines of a generation.
 TYPICAL: dict[bool, ExpertOverhead] = {
-    False: ExpertOverhead(0.95, 0.90, 1.05, 0.07e-6, 7e-6, 100e-6),
-    True: ExpertOverhead(1.00, 0.60, 0.92, 0.03e-6, 5e-6, 120e-6),
+    False: ExpertOverhead(0.89, 0.81, 1.16, 0.092e-6, 13.7e-6, 31e-6),
+    True: ExpertOverhead(1.00, 0.46, 0.92, 0.032e-6, 7.5e-6, 185e-6),
 }
 
 
