@@ -25,7 +25,7 @@ from benchmarks.hardware.gemm_interpolator import UtilizationInterpolator
 from benchmarks.result_file import RESULTS, write_result
 from lapidist.hardware.gpu.accuracy import accuracy
 from lapidist.hardware.gpu.data_sheet import load_data_sheet
-from lapidist.hardware.gpu.gemm_fit import GEMMRows, fit_gemm_models, pools_of
+from lapidist.hardware.gpu.gemm_fit import GEMMRows, fit_gemm_models, fit_pool, pools_of
 from lapidist.hardware.gpu.gemm_format import gemm_format
 from lapidist.hardware.gpu.gemm_model import GEMMModel
 from lapidist.hardware.gpu.gemm_predictor import GemmPredictor, gemm_predictor
@@ -42,7 +42,7 @@ from lapidist.hardware.gpu.splits import (
     site20,
 )
 from lapidist.hardware.gpu.throttling import ClockFall, throttling
-from recipes.gpu_models.fit_gemm import transfer_members, usable
+from recipes.gpu_models.fit_gemm import REFERENCES, shipped_size, transfer_members, usable
 
 GEMMS = "aiconfigurator_gemm.parquet"
 VIDUR = "vidur_gemm_fp16_a100.parquet"
@@ -129,6 +129,21 @@ def unseen_sites(table: pd.DataFrame, data: Path) -> Iterator[tuple[str, Any]]:
             frame = group(table, system, *key, "bf16")
             found["noise_floor_mape"] = noise(frame, group(table, system, *AGAIN[system], "bf16"))
         yield system, found
+
+
+def sites_of_other_engines(table: pd.DataFrame, data: Path) -> Iterator[tuple[str, Any]]:
+    """The same sites left out of the one table alone, so that other engines' tables of that GPU still have them."""
+    system = "a100_sxm"
+    key = ("a100", *BF16[system])
+    pools = pools_of(usable(select(table, system=system, dtype="bf16")))
+    for name, members in pools.items():
+        [asked] = [rows for rows in members if rows.key == key]
+        train, test = site20(asked.frame).apply(asked.frame)
+        check_no_leakage(train, test)
+        known = [replace(rows, frame=train) if rows is asked else rows for rows in members]
+        pool = fit_pool(name, known, shipped_size(name, sum(len(rows.frame) for rows in members)), REFERENCES)
+        [fitted] = [group for group in pool.groups if (group.gpu, group.backend, group.version) == key]
+        yield system, judge(pool.model(fitted), test)
 
 
 def noise(frame: pd.DataFrame, again: pd.DataFrame) -> float:
@@ -360,6 +375,7 @@ PARTS: dict[str, Callable[[pd.DataFrame, Path], Iterator[tuple[str, Any]]]] = {
     "speed": speed,
     "limits": limits,
     "unseen_sites": unseen_sites,
+    "sites_of_other_engines": sites_of_other_engines,
     "extrapolation": extrapolation,
     "new_gpu": new_gpu,
     "siblings": siblings,
