@@ -131,19 +131,33 @@ def unseen_sites(table: pd.DataFrame, data: Path) -> Iterator[tuple[str, Any]]:
         yield system, found
 
 
-def sites_of_other_engines(table: pd.DataFrame, data: Path) -> Iterator[tuple[str, Any]]:
-    """The same sites left out of the one table alone, so that other engines' tables of that GPU still have them."""
+def a100_sites(table: pd.DataFrame, data: Path) -> Iterator[tuple[str, Any]]:
+    """A100's unseen sites by what else is known: fewer sites of all engines, or the same sites of other engines.
+
+    The bundled models, which know every site, stand where the curve over sites goes on to.
+    """
     system = "a100_sxm"
     key = ("a100", *BF16[system])
-    pools = pools_of(usable(select(table, system=system, dtype="bf16")))
-    for name, members in pools.items():
-        [asked] = [rows for rows in members if rows.key == key]
-        train, test = site20(asked.frame).apply(asked.frame)
-        check_no_leakage(train, test)
-        known = [replace(rows, frame=train) if rows is asked else rows for rows in members]
-        pool = fit_pool(name, known, shipped_size(name, sum(len(rows.frame) for rows in members)), REFERENCES)
+    [(name, members)] = pools_of(usable(select(table, system=system, dtype="bf16"))).items()
+    [asked] = [rows for rows in members if rows.key == key]
+    train, test = site20(asked.frame).apply(asked.frame)
+    check_no_leakage(train, test)
+
+    def judged(known: list[GEMMRows]) -> dict[str, float]:
+        size = shipped_size(name, sum(len(rows.frame) for rows in members))
+        pool = fit_pool(name, known, size, REFERENCES)
         [fitted] = [group for group in pool.groups if (group.gpu, group.backend, group.version) == key]
-        yield system, judge(pool.model(fitted), test)
+        return judge(pool.model(fitted), test)
+
+    left = np.random.RandomState(0).permutation(train[["n", "k"]].drop_duplicates())
+    for share in (0.5, 0.64, 0.8, 1.0):
+        sites = pd.MultiIndex.from_arrays(left[: int(share * len(left))].T)
+        known = [rows.take(pd.MultiIndex.from_frame(rows.frame[["n", "k"]]).isin(sites)) for rows in members]
+        yield f"{0.8 * share:.2f} of the sites", judged(known)
+    yield (
+        "sites of other engines",
+        judged([replace(rows, frame=train) if rows is asked else rows for rows in members]),
+    )
 
 
 def noise(frame: pd.DataFrame, again: pd.DataFrame) -> float:
@@ -375,7 +389,7 @@ PARTS: dict[str, Callable[[pd.DataFrame, Path], Iterator[tuple[str, Any]]]] = {
     "speed": speed,
     "limits": limits,
     "unseen_sites": unseen_sites,
-    "sites_of_other_engines": sites_of_other_engines,
+    "a100_sites": a100_sites,
     "extrapolation": extrapolation,
     "new_gpu": new_gpu,
     "siblings": siblings,
