@@ -75,6 +75,28 @@ def test_power_limit_slows_large_gemms_less_than_in_proportion() -> None:
     assert transfer_terms(replace(small, sheet=half.sheet), LAW).seconds == transfer_terms(small, LAW).seconds
 
 
+def test_k_is_split_where_that_saves_more_than_the_sums_take() -> None:
+    long = one("h100", 16, 1024, 16384)
+    free, usual, dear = (
+        transfer_terms(long, replace(LAW, split_seconds=seconds)) for seconds in (1e-9, 1.5e-6, 1e-3)
+    )
+    assert min(free.split[0], usual.split[0]) > 1
+    assert dear.split[0] == 1
+    assert free.seconds[0] < usual.seconds[0] < dear.seconds[0]
+    assert transfer_terms(one("h100", 16, 1024, 256), LAW).split[0] == 1
+
+
+def test_pairs_of_sms_wait_less_for_16_bit_operands() -> None:
+    """B200 beside the same GPU with SMs that work alone."""
+    paired = one("b200", 16, 64, 512)
+    alone = replace(paired, sheet=paired.sheet.model_copy(update={"compute_capability": "9.0"}))
+    waits = [transfer_terms(each, LAW).compute[0] for each in (paired, alone)]
+    assert 0.75 <= waits[0] / waits[1] < 0.9
+    eight_bit = [replace(each, form=gemm_format("fp8")) for each in (paired, alone)]
+    waits = [transfer_terms(each, LAW).compute[0] for each in eight_bit]
+    assert waits[0] == waits[1]
+
+
 def test_fit_finds_the_law_that_made_the_times() -> None:
     truth = replace(LAW, launch_seconds=3.5e-6, power_cap=0.6, memory_efficiency=0.7)
     measured = rows("h100", 1500)

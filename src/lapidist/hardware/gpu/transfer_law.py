@@ -4,14 +4,16 @@ Fitted to each measured GPU by itself, the numbers of :mod:`lapidist.hardware.gp
 of which its data sheet foretells:
 
 - a launch waits for both, cycles of the SMs and a path outside of them that keeps its own pace;
-- a step of K waits for as long as shared memory has room for bytes on their way (Little's law);
-- splitting K saves cycles of the tensor units and costs as many for the sums: faster units split later;
+- a step of K waits for as long as shared memory has room for bytes on their way (Little's law); pairs of SMs that work
+  on one tile (Blackwell's compute dies) hold half of one operand each, so that more steps are on their way;
+- splitting K saves cycles of the tensor units, so that faster units split later, and costs a time for the sums, much
+  like a launch: it is done where it saves more;
 - what the power limit lets through goes with watts per operation, less than in proportion, since a lower clock needs a
   lower voltage, too;
 - dies made for computing (GA100, GH100, GB100) have a wider way to L2 than those made for graphics, but halves of L2
-  that copy each other's lines (NVIDIA A100 white paper, 2020); SMs of a cluster share what they read (Hopper, whose
-  tensor memory accelerator multicasts), and so do pairs that work on one tile (Blackwell's 2-SM tiles; neither on
-  graphics dies);
+  that each cache for the SMs next to it (NVIDIA A100 white paper, 2020); SMs of a cluster share what they read (Hopper,
+  whose tensor memory accelerator multicasts), and so do pairs that work on one tile (tcgen05.mma with cta_group::2 on
+  Blackwell's compute dies: NVIDIA's Tilus, "2-CTA Cluster"; neither on graphics dies);
 - weights called in turn stay in L2 or chase each other out, all or none of them (:mod:`weight_rotation`).
 
 What is left over differs little between GPUs, so that an unseen one takes the mean of the others.
@@ -46,10 +48,14 @@ _WATTS_PER_OPERATION = 0.9e-12
 _LAUNCH_POWER, _SPLIT_POWER, _WATT_POWER = 0.5, 0.75, 0.4
 _LARGEST_EFFICIENCY = 1.1  # of the fitted form, that tiles of any size stay below
 _LARGEST_TILE = 128.0 * 256.0
-# Who shares reads from L2: clusters by two each way; pairs of SMs double that.
+# Who shares reads from L2: in clusters of two by two every operand is read once for two SMs, and pairs are taken to
+# double that. Which clusters a library picks is not published: modelling choices, not measurements.
 _SHARING_BY_MAJOR = {9: 2.0, 10: 4.0}
-# TensorRT-LLM's SmoothQuant kernels are Ampere's: no clusters, and on later compute dies that part of the peak
-# at best (62.9 % on Hopper: Luo et al., arXiv 2402.13499, 2024).
+# Bytes of a step in an SM of a pair over those of an SM alone: its own rows of the one operand whole, of the other
+# half. So it is for operands read as they are; kernels for eight and four bits show none of it (a modelling choice).
+_PAIR_STEP = 0.75
+# TensorRT-LLM's SmoothQuant kernels are Ampere's: no clusters, and on later compute dies, whose tensor units Ampere's
+# instructions do not fill, that part of the peak at best: a modelling choice.
 _AMPERE_KERNELS = {"sq"}
 _AMPERE_KERNELS_LATER = 0.63
 _ON_COMPUTE_DIES = {"compute_die_l2_bytes_per_cycle", "compute_die_l2_share"}
@@ -80,6 +86,7 @@ class TransferParameters:
     step_cycles : latency of one step of K that no parallelism hides.
     exponent : of the smooth maximum; infinity would be the textbook roofline.
     least_split : K below which no further split is made, of units that do 4096 operations per cycle.
+    split_seconds : that the sums of a split K take.
     """
 
     launch_seconds: float = 2.5e-6
@@ -93,7 +100,8 @@ class TransferParameters:
     graphics_die_l2_share: float = 1.0
     step_cycles: float = 2.0
     exponent: float = 2.5
-    least_split: float = 2000.0
+    least_split: float = 1000.0
+    split_seconds: float = 1.5e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +126,12 @@ def on_compute_die(sheet: DataSheet) -> bool:
 
 def launch_seconds(sheet: DataSheet, parameters: TransferParameters) -> float:
     """Of the GPU of ``sheet``."""
-    return float(parameters.launch_seconds * (_MAX_MHZ / sheet.max_mhz) ** _LAUNCH_POWER)
+    return float(parameters.launch_seconds * _slower_clock(sheet))
+
+
+def _slower_clock(sheet: DataSheet) -> float:
+    """How much longer than on the imagined GPU what goes by cycles in part takes."""
+    return float((_MAX_MHZ / sheet.max_mhz) ** _LAUNCH_POWER)
 
 
 def transfer_terms(rows: TransferRows, parameters: TransferParameters) -> RooflineTerms:
@@ -127,12 +140,6 @@ def transfer_terms(rows: TransferRows, parameters: TransferParameters) -> Roofli
     units = _operations_per_cycle(sheet, form)
     least_split = parameters.least_split * (units / _OPERATIONS_PER_CYCLE) ** _SPLIT_POWER
     down, across = np.ceil(m / TILES[:, :1]), np.ceil(n / TILES[:, 1:])
-    split = np.maximum(np.minimum(sheet.sms / (down * across), k / least_split), 1.0)
-    waves = down * across * split / sheet.sms
-    compute = np.maximum(
-        _compute(np.ceil(waves - 1e-9), k / split, units, sheet, parameters),
-        gemm_flops(m, n, k) / _sustained_rate(sheet, form, parameters),
-    )
     l2_bandwidth = _l2_bytes_per_cycle(sheet, form, parameters) * sheet.sms * sheet.max_mhz * 1e6
     memory_bandwidth = parameters.memory_efficiency * sheet.memory_bytes_per_second
     on_compute = on_compute_die(sheet)
@@ -144,20 +151,45 @@ def transfer_terms(rows: TransferRows, parameters: TransferParameters) -> Roofli
     memory = gemm_bytes(m, n, k, form) * seconds_per_byte + _read_again(rows, capacity) / memory_bandwidth
     unquantized = form.unquantized_bytes * m * k
     quantized = unquantized + (form.input_bytes * m * k if form.quantizes_input else 0.0)
-    moved_through_l2 = l2_bytes(m, n, k, form, down, across, split)
-    return fastest_tile(
-        launch_seconds(sheet, parameters) + quantized * seconds_per_byte,
-        compute,
-        memory,
-        moved_through_l2 / l2_bandwidth,
-        waves,
-        split,
-        parameters.exponent,
+    beside = launch_seconds(sheet, parameters) + quantized * seconds_per_byte
+    sustained = gemm_flops(m, n, k) / _sustained_rate(sheet, form, parameters)
+
+    def fastest(split: FloatArray, sums_seconds: float) -> RooflineTerms:
+        waves = down * across * split / sheet.sms
+        compute = _compute(np.ceil(waves - 1e-9), k / split, units, sheet, form, parameters)
+        moved_through_l2 = l2_bytes(m, n, k, form, down, across, split)
+        return fastest_tile(
+            beside + sums_seconds,
+            np.maximum(compute, sustained),
+            memory,
+            moved_through_l2 / l2_bandwidth,
+            waves,
+            split,
+            parameters.exponent,
+        )
+
+    most = np.maximum(np.minimum(sheet.sms / (down * across), k / least_split), 1.0)
+    return _faster(
+        fastest(np.ones_like(most), 0.0), fastest(most, parameters.split_seconds * _slower_clock(sheet))
+    )
+
+
+def _faster(one: RooflineTerms, other: RooflineTerms) -> RooflineTerms:
+    """Of each GEMM the one that takes less time."""
+    first = one.seconds <= other.seconds
+    names = (field.name for field in fields(RooflineTerms))
+    return RooflineTerms(
+        **{name: np.where(first, getattr(one, name), getattr(other, name)) for name in names}
     )
 
 
 def _compute(
-    waves: FloatArray, depth: FloatArray, units: float, sheet: DataSheet, parameters: TransferParameters
+    waves: FloatArray,
+    depth: FloatArray,
+    units: float,
+    sheet: DataSheet,
+    form: GEMMFormat,
+    parameters: TransferParameters,
 ) -> FloatArray:
     """Whole waves of whole tiles of ``depth`` steps of K, by tile and GEMM."""
     area = TILES[:, :1] * TILES[:, 1:]
@@ -165,6 +197,8 @@ def _compute(
     reached = min(parameters.compute_efficiency, _LARGEST_EFFICIENCY)
     efficiency = reached * size / (size + parameters.small_tile_loss)
     step = parameters.step_cycles * _SHARED_MEMORY_BYTES / sheet.shared_memory_bytes_per_sm
+    if _major(sheet) == 10 and not form.quantizes_input:
+        step *= _PAIR_STEP
     return (waves * 2 * area * depth / (units * efficiency) + step * depth) / (sheet.max_mhz * 1e6)
 
 
