@@ -102,3 +102,9 @@ def test_the_shipped_model_knows_what_it_was_fitted_on() -> None:
     answer = moe_predictor("h200").predict(*(rows[column].to_numpy() for column in columns))
     assert accuracy(rows["seconds"], answer.seconds).median_ape < 0.05
     assert (terms_of_table(rows.reset_index(drop=True)).bound <= rows["seconds"].to_numpy()).all()
+
+
+def test_experts_of_four_bit_integers_gain_from_b200_what_its_sms_do_more() -> None:
+    sizes = ([1, 64, 4096], 7168, 2048, 8, 384, 8)
+    slow, fast = (moe_predictor(gpu).predict(*sizes, dtype="int4_wo").seconds for gpu in ("h200", "b200"))
+    assert ((fast / slow > 0.8) & (fast / slow < 1.0)).all()
