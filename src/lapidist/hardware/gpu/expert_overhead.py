@@ -17,7 +17,7 @@ class ExpertOverhead:
     Attributes
     ----------
     few_rows, few_rows_4bit : factor where an expert gets few rows, so that reading weights is what takes time; of
-        weights of 8 bits or more, and of 4. Texts choose fewer experts than the measured routing does.
+        weights of 8 bits or more, and of 4. Texts may choose fewer experts than the measured routing does.
     many_rows : factor where an expert gets many rows.
     token_seconds : per token and layer, on every rank: choosing experts, sorting, quantizing and adding up rows.
     layer_seconds : per layer: what precedes and follows the kernels.
@@ -44,16 +44,16 @@ class ExpertOverhead:
 AS_MEASURED = ExpertOverhead(1.0, 1.0, 1.0, 0.0, 0.0, 0.0)
 # Of an engine, and whether on Blackwell.
 BY_BACKEND: dict[tuple[str, bool], ExpertOverhead] = {
-    ("trtllm", False): ExpertOverhead(0.565, 1.025, 0.79, 0.110e-6, 20.5e-6, 13e-6),
-    ("trtllm", True): ExpertOverhead(1.000, 0.478, 0.94, 0.027e-6, 0.0, 0.0),
-    ("vllm", False): ExpertOverhead(1.065, 0.600, 1.37, 0.067e-6, 10.2e-6, 70e-6),
-    ("vllm", True): ExpertOverhead(1.010, 0.445, 0.91, 0.036e-6, 14.9e-6, 370e-6),
-    ("sglang", False): ExpertOverhead(1.035, 0.800, 1.33, 0.098e-6, 10.5e-6, 10e-6),
+    ("trtllm", False): ExpertOverhead(0.574, 1.051, 0.824, 0.097e-6, 16.9e-6, 92e-6),
+    ("trtllm", True): ExpertOverhead(1.000, 0.502, 0.833, 0.031e-6, 0.0, 0.0),
+    ("vllm", False): ExpertOverhead(1.043, 0.622, 1.348, 0.068e-6, 9.1e-6, 45e-6),
+    ("vllm", True): ExpertOverhead(1.103, 0.504, 1.222, 0.084e-6, 10.3e-6, 207e-6),
+    ("sglang", False): ExpertOverhead(1.034, 0.800, 1.332, 0.098e-6, 10.5e-6, 10e-6),
 }
 # Between the engines of a generation.
 TYPICAL: dict[bool, ExpertOverhead] = {
-    False: ExpertOverhead(0.89, 0.81, 1.16, 0.092e-6, 13.7e-6, 31e-6),
-    True: ExpertOverhead(1.00, 0.46, 0.92, 0.032e-6, 7.5e-6, 185e-6),
+    False: ExpertOverhead(0.88, 0.82, 1.17, 0.088e-6, 12.2e-6, 49e-6),
+    True: ExpertOverhead(1.05, 0.503, 1.03, 0.058e-6, 5.2e-6, 104e-6),
 }
 
 
