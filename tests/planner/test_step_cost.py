@@ -50,7 +50,7 @@ def test_a_run_of_decodes_costs_what_its_steps_do(lengths: list[int], steps: int
 @pytest.mark.parametrize("shape", ["qwen3-30b-a3b", "gpt-oss-20b"])
 def test_the_tables_know_what_engines_add_to_experts(shape: str) -> None:
     config = ModelConfig.of_shape(shape, to_run=False)
-    gpu = GPU("h200", "sglang", experts=ExpertOverhead(1.0, 1.0, 1.0, 1e-6, 1e-4, 1e-3))
+    gpu = GPU("h200", "sglang", experts=ExpertOverhead(1.0, 1.0, 1.0, 1.0, 1e-6, 1e-4, 1e-3))
     prompts, decodes = [SequenceStep(64, 64)], [100] * 8
     exact, tabled = (each(gpu, config, BF16, 1) for each in (ExactStepCost, TabledStepCost))
     for step in ((decodes, prompts), ([], prompts), (decodes, [])):

@@ -11,18 +11,17 @@ from lapidist.hardware.gpu.expert_overhead import (
 )
 
 
-@given(st.floats(1e-6, 1e-2), st.integers(1, 100_000), st.floats(0.01, 1e4), st.sampled_from([4, 8, 16]))
+@given(st.floats(1e-6, 1e-2), st.integers(1, 100_000), st.floats(0.01, 1e4), st.booleans())
 def test_without_an_engine_kernels_take_what_was_measured(
-    kernel: float, tokens: int, rows: float, bits: int
+    kernel: float, tokens: int, rows: float, is_fp4: bool
 ) -> None:
-    assert AS_MEASURED.seconds(kernel, tokens, rows, bits) == pytest.approx(kernel)
+    assert AS_MEASURED.seconds(kernel, tokens, rows, is_fp4) == pytest.approx(kernel)
 
 
 def test_factors_belong_to_few_and_to_many_rows() -> None:
-    found = ExpertOverhead(2.0, 0.5, 3.0, 1e-6, 1e-5, 1.0)
-    assert found.seconds(1e-3, 10, 1e-6, 8) == pytest.approx(2e-3 + 1e-5 + 1e-5)
-    assert found.seconds(1e-3, 10, 1e-6, 4) == pytest.approx(0.5e-3 + 1e-5 + 1e-5)
-    assert found.seconds(1e-3, 10, 1e9, 4) == pytest.approx(3e-3 + 1e-5 + 1e-5)
+    found = ExpertOverhead(2.0, 3.0, 0.5, 0.7, 1e-6, 1e-5, 1.0)
+    for is_fp4, rows, factor in ((False, 1e-6, 2), (False, 1e9, 3), (True, 1e-6, 0.5), (True, 1e9, 0.7)):
+        assert found.seconds(1e-3, 10, rows, is_fp4) == pytest.approx(factor * 1e-3 + 1e-5 + 1e-5)
 
 
 def test_every_engine_has_constants_on_every_architecture() -> None:

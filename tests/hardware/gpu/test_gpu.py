@@ -175,7 +175,7 @@ def test_engines_add_to_experts_what_they_are_told() -> None:
     recipe = Recipe.named("bf16")
     bare, engine = (
         GPU("h200", overhead=NONE, experts=each)
-        for each in (AS_MEASURED, ExpertOverhead(2.0, 1.0, 2.0, 1e-6, 1e-5, 1e-4))
+        for each in (AS_MEASURED, ExpertOverhead(2.0, 2.0, 1.0, 1.0, 1e-6, 1e-5, 1e-4))
     )
 
     def added(step: Step) -> float:

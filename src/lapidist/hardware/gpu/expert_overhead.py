@@ -16,44 +16,43 @@ class ExpertOverhead:
 
     Attributes
     ----------
-    few_rows, few_rows_4bit : factor where an expert gets few rows, so that reading weights is what takes time; of
-        weights of 8 bits or more, and of 4. Texts may choose fewer experts than the measured routing does.
-    many_rows : factor where an expert gets many rows.
+    few_rows, many_rows : factor where an expert gets few rows, so that reading weights is what takes time, and where it
+        gets many. Texts may choose fewer experts than the measured routing does.
+    few_rows_fp4, many_rows_fp4 : the same of weights in 4-bit floats, whose kernels were not measured themselves.
     token_seconds : per token and layer, on every rank: choosing experts, sorting, quantizing and adding up rows.
     layer_seconds : per layer: what precedes and follows the kernels.
     prefill_seconds : per layer of a step with prefill tokens, which run without a recorded CUDA graph.
     """
 
     few_rows: float
-    few_rows_4bit: float
     many_rows: float
+    few_rows_fp4: float
+    many_rows_fp4: float
     token_seconds: float
     layer_seconds: float
     prefill_seconds: float
 
-    def seconds(
-        self, kernel_seconds: float, tokens: int, rows_per_expert: float, weight_bits: float
-    ) -> float:
+    def seconds(self, kernel_seconds: float, tokens: int, rows_per_expert: float, is_fp4: bool) -> float:
         """Of the experts of one layer, from their measured kernel; ``rows_per_expert`` of an even routing."""
-        few = self.few_rows_4bit if weight_bits <= 4 else self.few_rows
+        few, many = (self.few_rows_fp4, self.many_rows_fp4) if is_fp4 else (self.few_rows, self.many_rows)
         share = rows_per_expert / (rows_per_expert + _FULL_TILE_ROWS)
-        factor = few + (self.many_rows - few) * share
+        factor = few + (many - few) * share
         return factor * kernel_seconds + tokens * self.token_seconds + self.layer_seconds
 
 
-AS_MEASURED = ExpertOverhead(1.0, 1.0, 1.0, 0.0, 0.0, 0.0)
+AS_MEASURED = ExpertOverhead(1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0)
 # Of an engine, and whether on Blackwell.
 BY_BACKEND: dict[tuple[str, bool], ExpertOverhead] = {
-    ("trtllm", False): ExpertOverhead(0.574, 1.051, 0.824, 0.097e-6, 16.9e-6, 92e-6),
-    ("trtllm", True): ExpertOverhead(1.000, 0.502, 0.833, 0.031e-6, 0.0, 0.0),
-    ("vllm", False): ExpertOverhead(1.043, 0.622, 1.348, 0.068e-6, 9.1e-6, 45e-6),
-    ("vllm", True): ExpertOverhead(1.103, 0.504, 1.222, 0.084e-6, 10.3e-6, 207e-6),
-    ("sglang", False): ExpertOverhead(1.034, 0.800, 1.332, 0.098e-6, 10.5e-6, 10e-6),
+    ("trtllm", False): ExpertOverhead(0.61, 0.66, 1.01, 1.06, 0.048e-6, 14.2e-6, 163e-6),
+    ("trtllm", True): ExpertOverhead(1.00, 1.00, 0.57, 0.83, 0.031e-6, 0.0, 0.0),
+    ("vllm", False): ExpertOverhead(1.04, 0.96, 0.61, 1.27, 0.063e-6, 9.3e-6, 201e-6),
+    ("vllm", True): ExpertOverhead(1.06, 1.21, 0.66, 0.88, 0.077e-6, 8.8e-6, 233e-6),
+    ("sglang", False): ExpertOverhead(1.03, 1.24, 0.80, 1.00, 0.076e-6, 10.7e-6, 184e-6),
 }
 # Between the engines of a generation.
 TYPICAL: dict[bool, ExpertOverhead] = {
-    False: ExpertOverhead(0.88, 0.82, 1.17, 0.088e-6, 12.2e-6, 49e-6),
-    True: ExpertOverhead(1.05, 0.503, 1.03, 0.058e-6, 5.2e-6, 104e-6),
+    False: ExpertOverhead(0.90, 0.95, 0.81, 1.11, 0.062e-6, 11.4e-6, 183e-6),
+    True: ExpertOverhead(1.03, 1.11, 0.62, 0.85, 0.054e-6, 4.4e-6, 116e-6),
 }
 
 

@@ -233,7 +233,9 @@ class GPU:
             kernel,
         )
         rows = experts.tokens * experts.top_k / experts.experts
-        seconds = self.experts.seconds(float(answer.seconds[0]), experts.tokens, rows, experts.weight.bits)
+        seconds = self.experts.seconds(
+            float(answer.seconds[0]), experts.tokens, rows, experts.weight.number == "fp4"
+        )
         width = float(np.log(answer.high[0] / answer.low[0]) / 2)
         watts = self._stream_watts(experts.minimum_bytes, seconds)
         return seconds, watts, width, (*answer.notes, *([note] if note else []))
