@@ -97,7 +97,7 @@ def test_deepseek_is_read_with_its_latents(tmp_path: Path) -> None:
         ({"kv_lora_rank": None}, "kv_lora_rank"),
         ({"v_head_dim": 0}, "v_head_dim"),
         ({"moe_layer_freq": 2}, "moe_layer_freq"),
-        ({"first_k_dense_replace": 62}, "first_k_dense_replace"),
+        ({"first_k_dense_replace": 61}, "first_k_dense_replace"),
         ({"n_shared_experts": -1}, "n_shared_experts"),
     ],
 )

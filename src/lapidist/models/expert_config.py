@@ -45,7 +45,7 @@ def read_experts(fields: ConfigFields, num_layers: int) -> ExpertConfig:
         raise fields.error("mlp_only_layers", "names layers without experts, which is not supported")
     inner = fields.integer(_first(fields, _INNER_SIZES))
     shared = fields.integer("n_shared_experts", 0, minimum=0)
-    dense_layers = fields.integer("first_k_dense_replace", 0, minimum=0, maximum=num_layers)
+    dense_layers = fields.integer("first_k_dense_replace", 0, minimum=0, maximum=num_layers - 1)
     return ExpertConfig(count, top_k, inner, shared * inner, dense_layers)
 
 
