@@ -47,8 +47,8 @@ def test_a_run_of_decodes_costs_what_its_steps_do(lengths: list[int], steps: int
     assert seconds == pytest.approx(exact[0], rel=0.02)
 
 
-@pytest.mark.parametrize("shape", ["qwen3-30b-a3b", "gpt-oss-20b"])
-def test_the_tables_know_what_engines_add_to_experts(shape: str) -> None:
+@pytest.mark.parametrize("shape", ["llama-3.1-8b", "gemma-2-2b", "qwen3-30b-a3b", "gpt-oss-20b"])
+def test_the_tables_know_what_engines_add_to_prompts_and_experts(shape: str) -> None:
     config = ModelConfig.of_shape(shape, to_run=False)
     gpu = GPU("h200", "sglang", experts=ExpertOverhead(1.0, 1.0, 1.0, 1.0, 1e-6, 1e-4, 1e-3))
     prompts, decodes = [SequenceStep(64, 64)], [100] * 8

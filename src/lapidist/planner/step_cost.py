@@ -108,7 +108,7 @@ class TabledStepCost:
         self.low_confidence: set[str] = set()
         self._seconds_by_part = dict.fromkeys(PARTS, 0.0)
         self._overhead = self._cost([])
-        self._prompts = self._ask_prompts() if config.experts is not None else (0.0, 0.0)
+        self._prompts = self._ask_prompts()
         self._tokens = cache(self._ask_tokens)
         self._head = cache(self._ask_head)
         self._decode = cache(self._ask_decode)
@@ -218,7 +218,8 @@ class TabledStepCost:
         return self._without_overhead([each for each in with_head if each.name not in plain])
 
     def _ask_prompts(self) -> Cost:
-        """What a step of prompts costs beyond its parts: engines start experts one by one there."""
+        """What a step of prompts costs beyond its parts: engines start experts one by one there, and what a machine
+        charges for prompts comes with the attention of every window."""
         whole = self._lower(1, _LEAST_CHUNK, _LEAST_CHUNK)
         parts = [self._ask_tokens(_LEAST_CHUNK), self._overhead]
         parts += [self._ask_prefill(window, _LEAST_CHUNK, 0) for window in self._windows]
