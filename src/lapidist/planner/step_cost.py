@@ -112,6 +112,7 @@ class TabledStepCost:
         self._tokens = cache(self._ask_tokens)
         self._head = cache(self._ask_head)
         self._decode = cache(self._ask_decode)
+        self._again = cache(self._ask_again)
         self._prefill = cache(self._ask_prefill)
 
     def step(self, decodes: Sequence[int], chunks: Sequence[SequenceStep], logit_rows: int) -> Cost:
@@ -180,7 +181,8 @@ class TabledStepCost:
         """Sequences of different lengths cost what as many of their mean length do."""
         batch = len(kv_lengths)
         lengths = np.asarray(kv_lengths, dtype=np.float64)
-        seconds, joules = np.zeros(steps), np.zeros(steps)
+        again = _along(batch_grid(), batch, self._again)
+        seconds, joules = np.full(steps, -again[0]), np.full(steps, -again[1])
         for window in self._windows:
             if window is None:
                 means = lengths.mean() + np.arange(steps)
@@ -227,6 +229,15 @@ class TabledStepCost:
             cost - sum(part[index] for part in parts) for index, cost in enumerate(self._cost(whole))
         )
         return seconds, joules
+
+    def _ask_again(self, batch: int) -> Cost:
+        """What every window's decodes cost and all of them together cost once: a machine's charge per sequence."""
+        if len(self._windows) == 1:
+            return 0.0, 0.0
+        every = [each for each in self._lower(batch, 1, 1) if isinstance(each, Attention)]
+        together = self._without_overhead(every)
+        apart = [self._decode(window, batch, 1) for window in self._windows]
+        return sum(cost[0] for cost in apart) - together[0], sum(cost[1] for cost in apart) - together[1]
 
     def _ask_decode(self, window: int | None, batch: int, kv_length: int) -> Cost:
         return self._without_overhead(self._attention(self._lower(batch, 1, kv_length), window))
