@@ -9,6 +9,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogFormatter
 
 from lapidist import figure_file
 from lapidist.planner.pareto import pareto_front
@@ -77,15 +78,15 @@ def _panel(
 ) -> None:
     front = sorted(pareto_front(list(zip(latencies, costs, strict=True))), key=lambda index: latencies[index])
     axes.plot([latencies[i] for i in front], [costs[i] for i in front], color="0.6", zorder=1, linewidth=1)
-    machines = list(dict.fromkeys(_device(each) for each in forecasts))
+    machines = list(dict.fromkeys(each.option.devices for each in forecasts))
     recipes = list(dict.fromkeys(each.option.recipe.name for each in forecasts))
     seen: set[str] = set()
     for index, (forecast, x, y) in enumerate(zip(forecasts, latencies, costs, strict=True)):
-        name = f"{_device(forecast)}, {forecast.option.recipe.name}"
+        name = f"{forecast.option.devices}, {forecast.option.recipe.name}"
         [point] = axes.plot(
             x,
             y,
-            marker=_MARKERS[machines.index(_device(forecast)) % len(_MARKERS)],
+            marker=_MARKERS[machines.index(forecast.option.devices) % len(_MARKERS)],
             color=f"C{recipes.index(forecast.option.recipe.name)}",
             markersize=8 if index in front else 5,
             linestyle="none",
@@ -95,13 +96,12 @@ def _panel(
         seen.add(name)
     axes.set_xscale("log")
     axes.set_yscale("log")
+    for axis in (axes.xaxis, axes.yaxis):
+        # Plain numbers, between powers of ten too where there are few of those.
+        axis.set_major_formatter(LogFormatter())
+        axis.set_minor_formatter(LogFormatter(minor_thresholds=(2.0, 0.5)))
     axes.set_xlabel(label)
     axes.grid(alpha=0.3, which="both")
-
-
-def _device(forecast: Forecast) -> str:
-    ranks = forecast.option.tensor_parallel
-    return f"{ranks} x {forecast.option.machine.name}" if ranks > 1 else forecast.option.machine.name
 
 
 def _tpot_ms(forecast: Forecast) -> float:
@@ -170,7 +170,7 @@ def _cells(forecast: Forecast) -> list[str]:
         forecast.joules_per_output_token,
     ]
     return [
-        _device(forecast),
+        forecast.option.devices,
         forecast.option.recipe.name,
         forecast.traffic.label,
         *("-" if each is None else f"{each:.4g}" for each in numbers),
