@@ -35,6 +35,8 @@ from lapidist.hardware.gpu.data_sheet import load_data_sheet
 from lapidist.hardware.gpu.splits import leave_one_out, shape_labels
 from lapidist.hardware.gpu.wave_law import start_law
 
+FEW = 50
+
 
 def goals(study: AdaStudy) -> list[dict[str, Any]]:
     """What was asked for, what was found, and whether it is met."""
@@ -76,6 +78,18 @@ def drift_sensitivity(study: AdaStudy) -> dict[str, dict[str, float]]:
     return found
 
 
+def one_factor(study: AdaStudy) -> dict[str, float]:
+    """The data sheet's law before any fit, and scaled by the median of 50 random measurements (mean of 200 draws)."""
+    logs = np.log(study.medians["runtime_ms"].to_numpy() / 1e3)
+    over = logs - start_law(load_data_sheet("rtx-4070")).log_seconds(study.medians)
+    errors = []
+    for draw in range(200):
+        order = np.random.RandomState(draw).permutation(len(over))
+        factor = np.median(over[order[:FEW]])
+        errors.append(np.abs(np.exp(factor - over[order[FEW:]]) - 1).mean())
+    return {"none": float(np.abs(np.exp(-over) - 1).mean()), "one factor": float(np.mean(errors))}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path, help="folder with the study's measurements")
@@ -91,6 +105,7 @@ def main() -> None:
         {
             "goals": found,
             "drift_sensitivity": drift_sensitivity(study),
+            "law_of_the_data_sheet": one_factor(study),
             "sentences": sentences(study),
             **to_json(study),
         },
