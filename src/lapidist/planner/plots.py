@@ -73,6 +73,13 @@ def _legend(axes: Axes) -> tuple[list[Line2D], list[str]]:
     return handles, list(lines)
 
 
+class _PlainNumbers(LogFormatter):
+    """Where the library writes a number: 0.2 and 10,000 instead of 2e-01 and 1e4."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:,g}" if super().__call__(x, pos) else ""
+
+
 def _panel(
     axes: Axes, forecasts: Sequence[Forecast], latencies: list[float], costs: list[float], label: str
 ) -> None:
@@ -97,9 +104,9 @@ def _panel(
     axes.set_xscale("log")
     axes.set_yscale("log")
     for axis in (axes.xaxis, axes.yaxis):
-        # Plain numbers, between powers of ten too where there are few of those.
-        axis.set_major_formatter(LogFormatter())
-        axis.set_minor_formatter(LogFormatter(minor_thresholds=(2.0, 0.5)))
+        # Between powers of ten too, where there are few of those.
+        axis.set_major_formatter(_PlainNumbers())
+        axis.set_minor_formatter(_PlainNumbers(minor_thresholds=(2.0, 0.5)))
     axes.set_xlabel(label)
     axes.grid(alpha=0.3, which="both")
 
