@@ -9,15 +9,12 @@ reported is that of a simulation. What ships (``serving_overhead.py``) is such a
 """
 
 import argparse
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from benchmarks.hardware.measured_serving import (
@@ -30,6 +27,7 @@ from benchmarks.hardware.measured_serving import (
     read_runs,
     simulate,
 )
+from benchmarks.hardware.serving_fit import Numbers, Response, loss, respond, sample
 from benchmarks.result_file import write_result
 from lapidist.hardware.gpu.serving_overhead import BY_BACKEND, ServingOverhead
 
@@ -45,17 +43,7 @@ _PLAUSIBLE = {
     "layer_seconds": (1e-6, 2e-6),
     "prefill_seconds": (4e-3, 3e-3),
 }
-Numbers = NDArray[np.float64]
 _PRIOR, _SCALE = np.array(list(_PLAUSIBLE.values())).T
-
-
-@dataclass(frozen=True)
-class Response:
-    """Simulated TTFT and TPOT ``[2]`` of a run, and how they change with each constant ``[fields, 2]``."""
-
-    run: Run
-    seconds: Numbers
-    slopes: Numbers
 
 
 def forecast(run: Run, overhead: ServingOverhead) -> tuple[float, float]:
@@ -72,42 +60,17 @@ def constants_of(fields: Numbers) -> ServingOverhead:
     return ServingOverhead(**dict(zip(_PLAUSIBLE, map(float, fields), strict=True)))
 
 
-def respond(run: Run) -> Response:
+def respond_about_shipped(run: Run) -> Response:
     base = numbers(BY_BACKEND[run.backend])
-    seconds = np.array(forecast(run, constants_of(base)))
-    slopes = []
-    for step in np.diag(_SCALE / 3):
-        slopes.append((np.array(forecast(run, constants_of(base + step))) - seconds) / step.sum())
-    return Response(run, seconds, np.array(slopes))
-
-
-def sample(runs: Sequence[Run]) -> list[Run]:
-    """Evenly over all that tells runs apart."""
-    ordered = sorted(
-        runs, key=lambda r: (r.campaign, r.system, r.model, r.recipe, r.ranks, r.prompt_tokens, r.clients)
-    )
-    return ordered[:: math.ceil(len(ordered) / _SAMPLE)]
+    return respond(run, base, _SCALE, lambda found: forecast(run, constants_of(found)))
 
 
 def fit(responses: Sequence[Response]) -> ServingOverhead:
     """Constants that make the mean absolute log error least, drawn to plausible ones where the runs do not tell."""
-    base = numbers(BY_BACKEND[responses[0].run.backend])
-    seconds = np.array([each.seconds for each in responses])
-    slopes = np.array([each.slopes for each in responses])
-    measured = np.array([(each.run.ttft_seconds, each.run.tpot_seconds) for each in responses])
-
-    def loss(x: Numbers) -> float:
-        constants = _PRIOR + _SCALE * x
-        found = seconds + np.einsum("f,rfk->rk", constants - base, slopes)
-        error = np.abs(np.log(np.maximum(found, 1e-5) / measured))
-        # A few runs had a trouble of their own.
-        of_run = np.minimum(error[:, 1], 0.5) + 0.3 * np.minimum(error[:, 0], 1.0)
-        below_zero = np.maximum(0.0, -constants / _SCALE).sum()
-        return float(of_run.mean() + 0.003 * np.square(x).sum() + 10 * below_zero)
-
+    error = loss(responses, _PRIOR, _SCALE, ttft_weight=0.3, pull=0.003)
     options = {"maxiter": 4000, "adaptive": True, "fatol": 1e-6, "xatol": 1e-3}
     starts = [np.full(len(_PRIOR), each) for each in (0.0, 0.3, -0.3)]
-    results = [minimize(loss, start, method="Nelder-Mead", options=options) for start in starts]
+    results = [minimize(error, start, method="Nelder-Mead", options=options) for start in starts]
     best = min(results, key=lambda result: result.fun)
     return constants_of(np.maximum(0.0, _PRIOR + _SCALE * best.x))
 
@@ -156,7 +119,7 @@ def main() -> None:
     frames: dict[str, list[pd.DataFrame]] = {}
     for backend in BACKENDS:
         some = [run for run in runs if run.backend == backend]
-        responses = [respond(run) for run in sample(some)]
+        responses = [respond_about_shipped(run) for run in sample(some, _SAMPLE)]
         constants[backend] = fit(responses)
         print(backend, constants[backend], flush=True)
         for name, found in (

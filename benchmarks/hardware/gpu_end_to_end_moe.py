@@ -15,7 +15,6 @@ not tell; so are models with linear or sparse attention (Qwen3.5, GLM-5). Twenty
 """
 
 import argparse
-import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from copy import copy
@@ -27,7 +26,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from benchmarks.hardware.measured_serving import (
@@ -41,6 +39,7 @@ from benchmarks.hardware.measured_serving import (
     read_runs,
     simulate,
 )
+from benchmarks.hardware.serving_fit import Numbers, Response, loss, respond, sample
 from benchmarks.result_file import write_result
 from lapidist.hardware.gpu.data_sheet import load_data_sheet
 from lapidist.hardware.gpu.expert_overhead import AS_MEASURED, ExpertOverhead, expert_overhead
@@ -69,7 +68,6 @@ _PLAUSIBLE = {
     "layer_seconds": (8e-6, 10e-6),
     "prefill_seconds": (0.15e-3, 0.3e-3),
 }
-Numbers = NDArray[np.float64]
 Set = tuple[str, bool]  # engine, and whether on Blackwell
 _PRIOR, _SCALE = np.array(list(_PLAUSIBLE.values())).T
 
@@ -195,16 +193,6 @@ def forecast(run: Run, experts: ExpertOverhead) -> tuple[float, float]:
     return simulate(run, found.with_constants(experts), BY_BACKEND[run.backend])
 
 
-@dataclass(frozen=True)
-class Response:
-    """Simulated TTFT and TPOT ``[2]`` about the constants that ship, and how they change with each ``[fields, 2]``."""
-
-    run: Run
-    base: Numbers
-    seconds: Numbers
-    slopes: Numbers
-
-
 def set_of(run: Run) -> Set:
     return run.backend, load_data_sheet(run.system).architecture == "blackwell"
 
@@ -217,48 +205,21 @@ def constants_of(found: Numbers) -> ExpertOverhead:
     return ExpertOverhead(**dict(zip(_PLAUSIBLE, map(float, found), strict=True)))
 
 
-def respond(run: Run) -> Response:
+def respond_about_shipped(run: Run) -> Response:
     base = numbers(expert_overhead(run.backend, load_data_sheet(run.system).architecture))
-    seconds = np.array(forecast(run, constants_of(base)))
-    slopes = [
-        (np.array(forecast(run, constants_of(base + step))) - seconds) / step.sum()
-        for step in np.diag(_SCALE / 3)
-    ]
-    return Response(run, base, seconds, np.array(slopes))
-
-
-def sample(runs: Sequence[Run]) -> list[Run]:
-    """Evenly over all that tells runs apart."""
-    ordered = sorted(
-        runs, key=lambda r: (r.campaign, r.system, r.model, r.recipe, r.ranks, r.prompt_tokens, r.clients)
-    )
-    return ordered[:: math.ceil(len(ordered) / _SAMPLE)]
+    return respond(run, base, _SCALE, lambda found: forecast(run, constants_of(found)))
 
 
 def fit(responses: Sequence[Response]) -> ExpertOverhead:
-    """Constants that make the mean absolute log error least, drawn to plausible ones where the runs do not tell."""
-    base, seconds, slopes = (
-        np.array([getattr(r, name) for r in responses]) for name in ("base", "seconds", "slopes")
-    )
-    measured = np.array([(each.run.ttft_seconds, each.run.tpot_seconds) for each in responses])
-
-    def loss(x: Numbers) -> float:
-        constants = _PRIOR + _SCALE * x
-        found = seconds + np.einsum("rf,rfk->rk", constants - base, slopes)
-        error = np.abs(np.log(np.maximum(found, 1e-5) / measured))
-        # A few runs had a trouble of their own.
-        of_run = np.minimum(error[:, 1], 0.5) + 0.5 * np.minimum(error[:, 0], 1.0)
-        below_zero = np.maximum(0.0, -constants / _SCALE).sum()
-        return float(of_run.mean() + 0.01 * np.square(x).sum() + 10 * below_zero)
-
+    """As of dense models; plausible constants of no run."""
     if not responses:
         return constants_of(_PRIOR)
+    error = loss(responses, _PRIOR, _SCALE, ttft_weight=0.5, pull=0.01)
+    options = {"xtol": 1e-4, "ftol": 1e-7}
     results = []
     for start in (0.0, 0.3, -0.3):
-        found = minimize(
-            loss, np.full(len(_PRIOR), start), method="Powell", options={"xtol": 1e-4, "ftol": 1e-7}
-        )
-        results.append(minimize(loss, found.x, method="Powell", options={"xtol": 1e-4, "ftol": 1e-7}))
+        found = minimize(error, np.full(len(_PRIOR), start), method="Powell", options=options)
+        results.append(minimize(error, found.x, method="Powell", options=options))
     best = min(results, key=lambda result: result.fun)
     return constants_of(np.maximum(0.0, _PRIOR + _SCALE * best.x))
 
@@ -309,7 +270,7 @@ def main() -> None:
         for each, every in sorted(sets.items()):
             some = [run for run in every if run.model in MODELS]
             others = [run for run in every if run.model in NOT_FITTED]
-            responses = list(workers.map(respond, sample(some), chunksize=_CHUNK))
+            responses = list(workers.map(respond_about_shipped, sample(some, _SAMPLE), chunksize=_CHUNK))
             constants = fit(responses)
             fitted[f"{each[0]}_{'blackwell' if each[1] else 'hopper'}"] = constants
             print(each, constants, flush=True)
